@@ -1,0 +1,42 @@
+package wire
+
+// The stream, and the subjects of the log. Stream subjects and service
+// subscriptions have wildcards on purpose: who may create a consumer can make
+// the server publish on any literal subject (nats-server issue 8274).
+const (
+	Stream     = "QUASH_LOG"
+	LogAll     = "quash.log.>"
+	LogPrefix  = "quash.log."
+	FeedAll    = "quash.feed.>" // the stream's republication, headers only
+	FeedPrefix = "quash.feed."
+
+	LogEpoch = "quash.log.epoch"
+	LogTick  = "quash.log.tick"
+	LogEntry = "quash.log.entry." // + 43 characters: the hash of tenant, actor and idempotency key
+	LogKey   = "quash.log.key."   // + target key of the signing key
+	LogJoin  = "quash.log.join."  // + instance
+	LogOut   = "quash.log.out."   // + instance
+)
+
+// The subjects on which a reader asks; "*" is the reader's NATS user, so that
+// the broker vouches for it. See the request types.
+const (
+	GuardPrefix = "quash.guard." // + user + "." + one of these
+	OpSync      = "sync"         // SyncRequest -> SyncAnswer
+	OpPage      = "page"         // + "." + replica: PageRequest -> a page (binary)
+	OpProbe     = "probe"        // ProbeRequest -> ProbeAnswer
+	OpJoin      = "join"         // JoinRequest -> JoinAnswer
+	OpOut       = "out"          // OutRequest -> JoinAnswer
+	OpReport    = "report"       // Report, no answer
+)
+
+// The subjects of requests between services and from outsiders.
+const (
+	CommitPrefix  = "quash.commit."         // + service: commit requests of issuer and rotator
+	APIRevocation = "quash.api.revocation." // + operation
+	APIRotation   = "quash.api.rotation."   // + operation
+	APIIssuer     = "quash.api.issuer."     // + operation
+)
+
+// GuardSubject returns the subject on which the reader with this NATS user asks.
+func GuardSubject(user, op string) string { return GuardPrefix + user + "." + op }

@@ -1,0 +1,77 @@
+// Package kv keeps records in JetStream key-value buckets by compare-and-set.
+package kv
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// Get reads a record and its revision. A missing one is problem.NotFound.
+func Get[T any](ctx context.Context, b jetstream.KeyValue, key string) (T, uint64, error) {
+	var v T
+	e, err := b.Get(ctx, key)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return v, 0, problem.Wrap(problem.NotFound, err, "there is no such record")
+	}
+	if err != nil {
+		return v, 0, problem.Wrap(problem.Unavailable, err, "the record store does not answer; try again")
+	}
+	if err := json.Unmarshal(e.Value(), &v); err != nil {
+		return v, 0, fmt.Errorf("record %s/%s at revision %d: %w", b.Bucket(), key, e.Revision(), err)
+	}
+	return v, e.Revision(), nil
+}
+
+// Create writes a record that must not exist yet; otherwise problem.Conflict.
+func Create[T any](ctx context.Context, b jetstream.KeyValue, key string, v T) (uint64, error) {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return 0, err
+	}
+	rev, err := b.Create(ctx, key, data)
+	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		return 0, problem.Wrap(problem.Conflict, err, "it exists already")
+	}
+	if err != nil {
+		return 0, problem.Wrap(problem.Unavailable, err, "the record store does not answer; it may or may not have been written")
+	}
+	return rev, nil
+}
+
+// Change rewrites the value under key with fn only if nobody wrote in between;
+// after a lost race it reads again and calls fn again, until ctx ends. fn must
+// be pure; its error leaves the key as it was and is returned as it is. It
+// returns what was written and its revision.
+func Change[T any](ctx context.Context, b jetstream.KeyValue, key string, fn func(T) (T, error)) (T, uint64, error) {
+	var zero T
+	for ctx.Err() == nil {
+		cur, rev, err := Get[T](ctx, b, key)
+		if err != nil {
+			return zero, 0, err
+		}
+		next, err := fn(cur)
+		if err != nil {
+			return zero, 0, err
+		}
+		data, err := json.Marshal(next)
+		if err != nil {
+			return zero, 0, err
+		}
+		rev, err = b.Update(ctx, key, data, rev)
+		if err == nil {
+			return next, rev, nil
+		}
+		// On replicated streams 10164 comes to a lone writer too: decide on
+		// the content, after reading again.
+		if !errors.Is(err, jetstream.ErrKeyRevisionMismatch) && !errors.Is(err, jetstream.ErrKeyExists) {
+			return zero, 0, problem.Wrap(problem.Unavailable, err, "the record store does not answer; it may or may not have been written")
+		}
+	}
+	return zero, 0, context.Cause(ctx)
+}
