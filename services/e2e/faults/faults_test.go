@@ -1,0 +1,110 @@
+package faults
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+type fault struct {
+	why, file, pkg, test string
+	old, new             string
+}
+
+func parse(t *testing.T, path string) fault {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, rest, ok1 := strings.Cut(string(data), "--- replace\n")
+	before, after, ok2 := strings.Cut(rest, "--- with\n")
+	var f fault
+	for _, line := range strings.Split(head, "\n") {
+		if why, ok := strings.CutPrefix(line, "# "); ok {
+			f.why += why + " "
+		}
+		if file, ok := strings.CutPrefix(line, "file: "); ok {
+			f.file = file
+		}
+		if test, ok := strings.CutPrefix(line, "test: "); ok {
+			f.pkg, f.test, _ = strings.Cut(test, " ")
+		}
+	}
+	f.old, f.new = before, after
+	if !ok1 || !ok2 || f.why == "" || f.file == "" || f.pkg == "" || f.test == "" || f.old == "" || f.old == f.new {
+		t.Fatalf("%s: want # why, file:, test: PACKAGE NAME, --- replace, --- with", path)
+	}
+	return f
+}
+
+// overlay writes the changed file and the description that go test reads.
+func (f fault) overlay(t *testing.T, root string) string {
+	t.Helper()
+	file := filepath.Join(root, f.file)
+	src, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(src), f.old); n != 1 {
+		t.Fatalf("the lines to replace stand %d times in %s, want once: move the fault along with the code", n, f.file)
+	}
+	dir := t.TempDir()
+	changed := filepath.Join(dir, "changed.go")
+	if err := os.WriteFile(changed, []byte(strings.Replace(string(src), f.old, f.new, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	desc, err := json.Marshal(map[string]map[string]string{"Replace": {file: changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(out, desc, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestEveryFaultIsCaught plants each fault and wants its test to fail.
+func TestEveryFaultIsCaught(t *testing.T) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob("testdata/faults/*.fault")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no faults in testdata/faults: %v", err)
+	}
+	for _, path := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(path), ".fault"), func(t *testing.T) {
+			f := parse(t, path)
+			overlay := f.overlay(t, root)
+			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-timeout", "150s", "-run", "^"+f.test+"$", f.pkg)
+			cmd.Dir = root
+			// The overlay goes by GOFLAGS so that a test which builds the command
+			// line builds it with the fault too.
+			cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
+			cmd.WaitDelay = 10 * time.Second
+			out, err := cmd.CombinedOutput()
+			name, _, _ := strings.Cut(f.test, "/")
+			if err == nil || !strings.Contains(string(out), "--- FAIL: "+name) {
+				t.Errorf("planted: %s\nin %s\n%s %s did not fail by its own judgement: %v\n%s", f.why, f.file, f.pkg, f.test, err, last(string(out)))
+			}
+		})
+	}
+}
+
+func last(s string) string {
+	if n := 3000; len(s) > n {
+		return fmt.Sprintf("…%s", s[len(s)-n:])
+	}
+	return s
+}

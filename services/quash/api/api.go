@@ -1,0 +1,348 @@
+// Package api talks to a Quash over its HTTP APIs, as the command line needs
+// it: it finds the endpoints by the issuer's metadata, exchanges an API key for
+// a token, and tells "it said no" from "I could not ask".
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// MaxAnswer is the longest answer that is read.
+const MaxAnswer = 16 << 20
+
+// Client is one caller of one Quash. It is safe for concurrent use.
+type Client struct {
+	base string
+	key  func() (string, error) // reads the API key; called when a token is needed
+	http *http.Client
+	now  func() time.Time
+
+	mu    sync.Mutex
+	meta  *Metadata
+	token string
+	until time.Time
+}
+
+// Metadata is what a client needs of RFC 8414's document.
+type Metadata struct {
+	Issuer        string   `json:"issuer"`
+	TokenEndpoint string   `json:"token_endpoint"`
+	JWKSURI       string   `json:"jwks_uri"`
+	Revocation    []string `json:"quash_revocation_endpoints"`
+	Rotation      []string `json:"quash_rotation_endpoints"`
+}
+
+// New returns a client for the Quash at base, the issuer's URL.
+func New(base string, key func() (string, error), hc *http.Client, now func() time.Time) (*Client, error) {
+	u, err := url.Parse(base)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, problem.New(problem.Invalid, "QUASH_URL %.100q is no http or https URL of an issuer", base)
+	}
+	return &Client{base: strings.TrimSuffix(base, "/"), key: key, http: hc, now: now}, nil
+}
+
+// Base returns the issuer's URL.
+func (c *Client) Base() string { return c.base }
+
+// NotSent is an error of a request that never reached the service, so that
+// nothing can have come of it.
+type NotSent struct{ Err error }
+
+func (e *NotSent) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *NotSent) Unwrap() error { return e.Err }
+
+// Lost is an error of a request that was sent and whose answer did not come.
+type Lost struct{ Err error }
+
+func (e *Lost) Error() string { return e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Lost) Unwrap() error { return e.Err }
+
+// Metadata fetches the issuer's document, once.
+func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.meta != nil {
+		return *c.meta, nil
+	}
+	// RFC 8414 section 3.1: the well-known part goes before the issuer's path.
+	u, err := url.Parse(c.base)
+	if err != nil {
+		return Metadata{}, err
+	}
+	u.Path = "/.well-known/oauth-authorization-server" + u.Path
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return Metadata{}, err
+	}
+	var m Metadata
+	if err := c.send(req, &m, nil); err != nil {
+		return Metadata{}, fmt.Errorf("metadata of %s: %w", c.base, err)
+	}
+	if m.Issuer != c.base { // RFC 8414 section 3.3
+		return Metadata{}, problem.New(problem.Invalid, "the metadata at %s is of the issuer %.100q; set QUASH_URL to the issuer itself", c.base, m.Issuer)
+	}
+	c.meta = &m
+	return m, nil
+}
+
+// Token returns an access token for the API key, and keeps it until shortly
+// before it expires.
+func (c *Client) Token(ctx context.Context) (string, error) {
+	c.mu.Lock()
+	if c.token != "" && c.now().Before(c.until) {
+		defer c.mu.Unlock()
+		return c.token, nil
+	}
+	c.mu.Unlock()
+	key, err := c.key()
+	if err != nil {
+		return "", err
+	}
+	raw, err := c.Exchange(ctx, key, url.Values{})
+	if err != nil {
+		return "", fmt.Errorf("exchange of the API key: %w", err)
+	}
+	var t struct {
+		AccessToken string `json:"access_token"`
+		ExpiresIn   int64  `json:"expires_in"`
+	}
+	if err := json.Unmarshal(raw, &t); err != nil || t.AccessToken == "" {
+		return "", errors.New("the token endpoint's answer has no access_token")
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.token = t.AccessToken
+	c.until = c.now().Add(time.Duration(t.ExpiresIn)*time.Second - 30*time.Second)
+	return c.token, nil
+}
+
+// Exchange exchanges an API key for an access token (RFC 8693); more are further
+// parameters. It returns the token endpoint's answer as it came.
+func (c *Client) Exchange(ctx context.Context, key string, more url.Values) (json.RawMessage, error) {
+	more.Set("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
+	more.Set("subject_token_type", "urn:quash:token-type:api-key")
+	more.Set("subject_token", key)
+	return c.tokenRequest(ctx, more, "", "")
+}
+
+// ClientCredentials asks for a client's own token (RFC 6749 section 4.4).
+func (c *Client) ClientCredentials(ctx context.Context, id, secret string, more url.Values) (json.RawMessage, error) {
+	more.Set("grant_type", "client_credentials")
+	return c.tokenRequest(ctx, more, id, secret)
+}
+
+func (c *Client) tokenRequest(ctx context.Context, form url.Values, id, secret string) (json.RawMessage, error) {
+	m, err := c.Metadata(ctx)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, m.TokenEndpoint, strings.NewReader(form.Encode()))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if id != "" {
+		req.SetBasicAuth(url.QueryEscape(id), url.QueryEscape(secret))
+	}
+	var raw json.RawMessage
+	return raw, c.send(req, &raw, nil)
+}
+
+// Call is one request to an API.
+type Call struct {
+	Method string
+	// Path begins with "/v1/"; revocation and rotation paths are taken relative
+	// to the endpoints that the metadata names.
+	Path  string
+	Query url.Values
+	Body  any
+	// Key is the idempotency key, if any.
+	Key string
+}
+
+// Do makes a call with a token and decodes the answer into out (nil: none).
+func (c *Client) Do(ctx context.Context, call Call, out any) error {
+	req, err := c.request(ctx, call)
+	if err != nil {
+		return err
+	}
+	return c.send(req, out, nil)
+}
+
+// Stream makes a call and hands over the body of its answer, which the caller closes.
+func (c *Client) Stream(ctx context.Context, call Call) (io.ReadCloser, error) {
+	req, err := c.request(ctx, call)
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Accept", "text/event-stream")
+	var body io.ReadCloser
+	return body, c.send(req, nil, &body)
+}
+
+func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
+	m, err := c.Metadata(ctx)
+	if err != nil {
+		return nil, &NotSent{err}
+	}
+	tok, err := c.Token(ctx)
+	if err != nil {
+		return nil, &NotSent{err}
+	}
+	u, err := c.locate(m, call.Path)
+	if err != nil {
+		return nil, err
+	}
+	if len(call.Query) > 0 {
+		u += "?" + call.Query.Encode()
+	}
+	var body io.Reader
+	if call.Body != nil {
+		b, err := json.Marshal(call.Body)
+		if err != nil {
+			return nil, err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, call.Method, u, body)
+	if err != nil {
+		return nil, err
+	}
+	if call.Body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if call.Key != "" {
+		req.Header.Set("Idempotency-Key", call.Key)
+	}
+	req.Header.Set("Authorization", "Bearer "+tok)
+	return req, nil
+}
+
+// revocation and rotation name the services whose addresses stand in the metadata.
+var (
+	revocationPaths = []string{"/v1/revocations", "/v1/fleet", "/v1/decisions", "/v1/feed"}
+	rotationPaths   = []string{"/v1/rotations", "/v1/signing-keys"}
+)
+
+func (c *Client) locate(m Metadata, path string) (string, error) {
+	under := func(prefixes []string) bool {
+		for _, p := range prefixes {
+			if path == p || strings.HasPrefix(path, p+"/") {
+				return true
+			}
+		}
+		return false
+	}
+	endpoint := ""
+	switch {
+	case under(revocationPaths) && len(m.Revocation) > 0:
+		endpoint = m.Revocation[0]
+	case under(rotationPaths) && len(m.Rotation) > 0:
+		endpoint = m.Rotation[0]
+	default:
+		return c.base + path, nil
+	}
+	i := strings.LastIndex(endpoint, "/v1/")
+	if i < 0 {
+		return "", problem.New(problem.Invalid, "the metadata of %s names the endpoint %.100q, which has no /v1/", c.base, endpoint)
+	}
+	return endpoint[:i] + path, nil
+}
+
+// send sends req. Whether a failed request was sent decides whether its outcome is known.
+func (c *Client) send(req *http.Request, out any, stream *io.ReadCloser) error {
+	wrote := false
+	req = req.WithContext(httptrace.WithClientTrace(req.Context(), &httptrace.ClientTrace{
+		WroteHeaders: func() { wrote = true },
+	}))
+	resp, err := c.http.Do(req)
+	if err != nil {
+		// url.Error repeats the URL, which has nothing secret in it.
+		if wrote {
+			return &Lost{err}
+		}
+		return &NotSent{err}
+	}
+	if resp.StatusCode/100 == 2 && stream != nil {
+		*stream = resp.Body
+		return nil
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, MaxAnswer))
+	if err != nil {
+		return &Lost{err}
+	}
+	if resp.StatusCode/100 != 2 {
+		return refusal(resp, data)
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.Unmarshal(data, out); err != nil {
+		return fmt.Errorf("answer of %s: %w", req.URL.Redacted(), err)
+	}
+	return nil
+}
+
+// Refused is an answer that says no.
+type Refused struct {
+	Status int
+	Doc    problem.Document
+	// OAuth is the error code of an OAuth endpoint, empty for others.
+	OAuth string
+}
+
+func (e *Refused) Error() string {
+	s := e.Doc.Detail
+	if s == "" {
+		s = e.Doc.Title
+	}
+	if e.Doc.Field != "" {
+		s = e.Doc.Field + ": " + s
+	}
+	if e.OAuth != "" {
+		s = e.OAuth + ": " + s
+	}
+	if s == "" {
+		s = fmt.Sprintf("HTTP status %d", e.Status)
+	}
+	if e.Doc.RequestID != "" {
+		s += " (request " + e.Doc.RequestID + ")"
+	}
+	return s
+}
+
+func refusal(resp *http.Response, data []byte) error {
+	r := &Refused{Status: resp.StatusCode}
+	if json.Unmarshal(data, &r.Doc) != nil {
+		r.Doc = problem.Document{}
+	}
+	var o struct {
+		Error       string `json:"error"`
+		Description string `json:"error_description"`
+	}
+	if json.Unmarshal(data, &o) == nil && o.Error != "" {
+		r.OAuth, r.Doc.Detail = o.Error, o.Description
+	}
+	if r.Doc.Title == "" {
+		r.Doc.Title = http.StatusText(resp.StatusCode)
+	}
+	return r
+}

@@ -1,0 +1,290 @@
+// Package cli is the command line of Quash. Data goes to standard output, all
+// else to standard error; the exit code says how it ended (see Code).
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// Code is how a command ended.
+type Code int
+
+// The exit codes of every command.
+const (
+	Done           Code = 0
+	Failed         Code = 1 // also: check refused the token
+	Usage          Code = 2 // also: what the server calls invalid input
+	Unconfirmed    Code = 3 // committed, but not confirmed by all in time
+	NotAllowed     Code = 4 // not signed in, or not allowed
+	UnknownOutcome Code = 5 // repeat with the idempotency key that is printed
+	CouldNotAsk    Code = 6 // of check and token inspect: no answer to the question
+)
+
+// Env is what a command touches of the system.
+type Env struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Getenv   func(string) string
+	Now      func() time.Time
+	HTTP     *http.Client
+}
+
+// System is the real one.
+func System() Env {
+	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Now: time.Now, HTTP: &http.Client{}}
+}
+
+// exit is an error that has its code; err nil: nothing more is to be said.
+type exit struct {
+	code Code
+	err  error
+}
+
+func (e *exit) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit %d", e.code)
+	}
+	return e.err.Error()
+}
+
+func (e *exit) Unwrap() error { return e.err }
+
+func usage(format string, args ...any) error {
+	return &exit{Usage, fmt.Errorf(format, args...)}
+}
+
+// Run runs one command and returns the exit code of the process.
+func Run(ctx context.Context, args []string, env Env) int {
+	a := &app{env: env}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetIn(env.In)
+	root.SetOut(env.Out)
+	root.SetErr(env.Err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return int(Done)
+	}
+	code := codeOf(err)
+	var e *exit
+	if !errors.As(err, &e) || e.err != nil {
+		fmt.Fprintf(env.Err, "quash: %s\n", explain(err))
+	}
+	return int(code)
+}
+
+// codeOf is the one table from an error to an exit code.
+func codeOf(err error) Code {
+	var (
+		e       *exit
+		refused *api.Refused
+		lost    *api.Lost
+	)
+	switch {
+	case errors.As(err, &e):
+		return e.code
+	case errors.As(err, &refused):
+		return codeOfStatus(refused)
+	case errors.As(err, &lost):
+		return Failed
+	}
+	switch problem.KindOf(err) {
+	case problem.Invalid:
+		return Usage
+	case problem.Unauthorized, problem.Forbidden:
+		return NotAllowed
+	case problem.UnknownOutcome:
+		return UnknownOutcome
+	}
+	return Failed
+}
+
+func codeOfStatus(r *api.Refused) Code {
+	if strings.HasSuffix(r.Doc.Type, "/"+problem.UnknownOutcome.Name()) {
+		return UnknownOutcome
+	}
+	switch r.OAuth {
+	case "invalid_grant", "invalid_client", "unauthorized_client", "access_denied":
+		return NotAllowed
+	}
+	switch r.Status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return NotAllowed
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType, http.StatusMethodNotAllowed:
+		return Usage
+	}
+	return Failed
+}
+
+// explain adds what to do where the error itself can't know it.
+func explain(err error) string {
+	var (
+		refused *api.Refused
+		notSent *api.NotSent
+		lost    *api.Lost
+	)
+	switch {
+	case errors.As(err, &refused):
+		switch {
+		case refused.OAuth == "invalid_grant":
+			return err.Error() + "\nThe API key is not valid (any more): set QUASH_KEY_FILE to the file of one that is."
+		case refused.Status == http.StatusForbidden:
+			return err.Error() + "\nThe API key in QUASH_KEY_FILE lacks the right: ask an operator for a role or scope."
+		}
+	case errors.As(err, &notSent), errors.As(err, &lost):
+		if problem.KindOf(err) == problem.Internal {
+			return err.Error() + "\nIs Quash running, and QUASH_URL right? quash doctor looks."
+		}
+	}
+	return err.Error()
+}
+
+// app is the state of one command.
+type app struct {
+	env     Env
+	url     string
+	keyFile string
+	output  string
+	client  *api.Client
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "quash",
+		Short: "Revoke credentials everywhere, at once, provably",
+		Long: `Quash issues credentials, rotates them, and makes them stop working everywhere,
+at once, provably. Start with: quash dev
+
+Environment:
+  QUASH_URL       the issuer, and base of all APIs
+  QUASH_KEY_FILE  a file with the API key that signs you in
+
+Exit codes: 0 done, 1 failed (or: refused), 2 usage or invalid input, 3 committed
+but not confirmed by all in time, 4 not signed in or not allowed, 5 outcome
+unknown (repeat with the idempotency key that is printed), 6 could not ask.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.Help(); err != nil {
+				return err
+			}
+			return nil
+		},
+	}
+	pf := root.PersistentFlags()
+	pf.StringVar(&a.url, "url", "", "the issuer's URL (default $QUASH_URL)")
+	pf.StringVarP(&a.output, "output", "o", "text", "text or json")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit{Usage, err} })
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if a.output != "text" && a.output != "json" {
+			return usage("-o %q: want text or json", a.output)
+		}
+		return nil
+	}
+	root.AddCommand(a.devCmd(), a.keyCmd(), a.clientCmd(), a.tokenCmd(), a.checkCmd(),
+		a.revokeCmd("revoke", "End or cut credentials, for good"),
+		a.revokeCmd("hold", "Refuse what is hit until released"),
+		a.revokeCmd("release", "End a hold"),
+		a.fleetCmd(), a.watchCmd(), a.rotateCmd(), a.doctorCmd(), a.versionCmd())
+	usageErrors(root)
+	return root
+}
+
+// usageErrors makes wrong arguments and unknown commands usage errors.
+func usageErrors(cmd *cobra.Command) {
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(c *cobra.Command, args []string) error {
+			if err := check(c, args); err != nil {
+				return usage("%w\nUsage: %s", err, c.UseLine())
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		usageErrors(sub)
+	}
+}
+
+// api returns the client of the Quash that the environment names.
+func (a *app) api() (*api.Client, error) {
+	if a.client != nil {
+		return a.client, nil
+	}
+	base := a.url
+	if base == "" {
+		base = a.env.Getenv("QUASH_URL")
+	}
+	if base == "" {
+		return nil, usage("QUASH_URL is not set: it is the issuer's URL. After quash dev: set -a; . .quash/dev.env; set +a")
+	}
+	c, err := api.New(base, a.operatorKey, a.env.HTTP, a.env.Now)
+	if err != nil {
+		return nil, &exit{Usage, err}
+	}
+	a.client = c
+	return c, nil
+}
+
+func (a *app) operatorKey() (string, error) {
+	file := a.env.Getenv("QUASH_KEY_FILE")
+	if file == "" {
+		return "", &exit{NotAllowed, errors.New("not signed in: set QUASH_KEY_FILE to a file with your API key. After quash dev: set -a; . .quash/dev.env; set +a")}
+	}
+	return a.secretFrom(file)
+}
+
+// secretFrom reads one secret from a file, or from standard input for "-".
+func (a *app) secretFrom(file string) (string, error) {
+	var (
+		data []byte
+		err  error
+	)
+	if file == "-" {
+		data, err = io.ReadAll(io.LimitReader(a.env.In, 1<<20))
+	} else {
+		data, err = readFile(file)
+	}
+	if err != nil {
+		return "", usage("secret: %w", err)
+	}
+	s := strings.TrimSpace(string(data))
+	if s == "" {
+		if file == "-" {
+			return "", usage("standard input is empty: it should have the secret")
+		}
+		return "", usage("the file %s is empty: it should have the secret", file)
+	}
+	return s, nil
+}
+
+func readFile(file string) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		// Whoever puts the secret itself there must not see it again in an error.
+		var pe *os.PathError
+		if errors.As(err, &pe) && looksSecret(file) {
+			return nil, errors.New("that is a secret, not a file: write it to a file, or pass - and write it to standard input")
+		}
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 1<<20))
+}
+
+// looksSecret reports whether an argument is itself a credential.
+func looksSecret(s string) bool {
+	return strings.HasPrefix(s, "quash_") || strings.HasPrefix(s, "eyJ") && strings.Count(s, ".") == 2
+}
