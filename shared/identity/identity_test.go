@@ -1,0 +1,64 @@
+package identity
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestIdentitiesSurviveAndArePrivate(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nats")
+	made, err := Ensure(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := made.AddGuard("orders"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(made.Creds("orders"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded, err := Ensure(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, account := range accountNames() {
+		a, _ := made.AccountKey(account)
+		b, _ := loaded.AccountKey(account)
+		if a != b {
+			t.Errorf("account %s changed its key", account)
+		}
+	}
+	if _, err := loaded.AddGuard("orders"); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.ReadFile(loaded.Creds("orders")); err != nil || string(after) != string(before) {
+		t.Errorf("a guard's credentials changed: %v", err)
+	}
+	err = filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil && info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestGuardNamesCannotMeetServicesOrSubjects(t *testing.T) {
+	s, err := Create(filepath.Join(t.TempDir(), "nats"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"", "issuer", "rotator", "revocation", "control-reader", "monitor", "a.b", "*", ">", "../x", "A", "a b", string(make([]byte, 64))} {
+		if _, err := s.AddGuard(name); err == nil {
+			t.Errorf("%q became a guard", name)
+		}
+	}
+}

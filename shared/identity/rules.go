@@ -1,0 +1,172 @@
+package identity
+
+import (
+	"slices"
+	"time"
+
+	"github.com/nats-io/jwt/v2"
+
+	"github.com/quash-project/quash/shared/guard/wire"
+)
+
+// The accounts.
+const (
+	Log     = "LOG"
+	Control = "CONTROL"
+	Guards  = "GUARDS"
+	Sys     = "SYS"
+)
+
+// The users that every Quash has.
+const (
+	Revocation    = "revocation"
+	ControlReader = "control-reader"
+	Issuer        = "issuer"
+	Rotator       = "rotator"
+	Monitor       = "monitor"
+)
+
+// Buckets are the key-value buckets in the account CONTROL, by the service that
+// writes them.
+var Buckets = map[string][]string{
+	Issuer:  {"tenants", "clients", "users", "keys", "sessions", "codes", "roles", "bindings"},
+	Rotator: {"signing_keys", "schedules", "rotations"},
+}
+
+// InboxPrefix is where the user with this name gets its answers; no other user
+// can listen there.
+func InboxPrefix(name string) string { return "_INBOX_" + name }
+
+// answerTime is how long a service may take to answer a request: the longest
+// wait for confirmations and some.
+const answerTime = 2 * time.Minute
+
+// guardRole is the role of every guard; a service's user has its own name as role.
+const guardRole = "guard"
+
+// accountOf says in which account a role's users are.
+func accountOf() map[string]string {
+	return map[string]string{
+		Revocation: Log, ControlReader: Control, Issuer: Control, Rotator: Control, guardRole: Guards, Monitor: Sys,
+	}
+}
+
+// scope is what the users of a role may do; whatever is not named is refused. It
+// stands in the account's JWT with a key that signs such users, not in the users'
+// own: theirs would be longer than the 4,096 bytes that a CONNECT may have. The
+// server puts a user's name in place of {{name()}}.
+func scope(role, signer string) *jwt.UserScope {
+	name := role
+	if role == guardRole {
+		name = "{{name()}}"
+	}
+	pub, sub := []string{}, []string{InboxPrefix(name) + ".>"}
+	var answers *jwt.ResponsePermission
+	serve := func(subjects ...string) {
+		sub = append(append(sub, subjects...), "$SRV.>")
+		answers = &jwt.ResponsePermission{MaxMsgs: 1, Expires: answerTime}
+	}
+	follow := func() {
+		pub = append(pub, wire.GuardPrefix+name+".>")
+		sub = append(sub, wire.FeedAll)
+	}
+	switch role {
+	case Revocation:
+		pub = append(pub, wire.LogAll, "quash.audit.>", "$KV.receipts.>")
+		for _, stream := range []string{wire.Stream, "QUASH_AUDIT", "KV_receipts"} {
+			pub = append(append(pub, reads(stream)...), manages(stream)...)
+		}
+		pub = append(pub, "$JS.API.INFO")
+		sub = append(sub, wire.FeedAll)
+		serve(wire.GuardPrefix+">", wire.CommitPrefix+">", wire.APIRevocation+">")
+	case Issuer, Rotator:
+		for _, bucket := range Buckets[role] {
+			pub = append(append(pub, reads("KV_"+bucket)...), manages("KV_"+bucket)...)
+			pub = append(pub, "$KV."+bucket+".>")
+		}
+		pub = append(pub, "$JS.API.INFO", wire.CommitPrefix+role)
+		follow()
+		api := wire.APIIssuer
+		if role == Rotator {
+			api = wire.APIRotation
+		}
+		serve(api + ">")
+	case ControlReader:
+		for _, service := range []string{Issuer, Rotator} {
+			for _, bucket := range Buckets[service] {
+				pub = append(pub, reads("KV_"+bucket)...)
+			}
+		}
+		pub = append(pub, "$JS.API.INFO")
+	case Monitor:
+		pub = append(pub, "$SYS.REQ.SERVER.PING.JSZ", "$SYS.REQ.SERVER.PING.HEALTHZ")
+	case guardRole:
+		pub = append(pub, wire.APIRevocation+">", wire.APIRotation+">", wire.APIIssuer+">")
+		follow()
+	}
+	u := jwt.NewUserScope()
+	u.Key, u.Role = signer, role
+	u.Template.Permissions = jwt.Permissions{
+		Pub: jwt.Permission{Allow: pub}, Sub: jwt.Permission{Allow: sub}, Resp: answers,
+	}
+	return u
+}
+
+// reads are the API subjects by which one stream is read.
+func reads(stream string) []string {
+	return []string{
+		"$JS.API.STREAM.INFO." + stream,
+		"$JS.API.STREAM.MSG.GET." + stream,
+		"$JS.API.DIRECT.GET." + stream,
+		"$JS.API.DIRECT.GET." + stream + ".>",
+		"$JS.API.CONSUMER.CREATE." + stream,
+		"$JS.API.CONSUMER.CREATE." + stream + ".>",
+		"$JS.API.CONSUMER.INFO." + stream + ".>",
+		"$JS.API.CONSUMER.DELETE." + stream + ".>",
+		"$JS.API.CONSUMER.MSG.NEXT." + stream + ".>",
+		"$JS.ACK." + stream + ".>",
+		"$JS.FC." + stream + ".>",
+	}
+}
+
+// manages are those by which it is made and changed. Nobody may delete or purge
+// one: a log that can be emptied by its user is one that a bug can empty.
+func manages(stream string) []string {
+	return []string{"$JS.API.STREAM.CREATE." + stream, "$JS.API.STREAM.UPDATE." + stream}
+}
+
+// wireUp sets the exports and imports between the accounts.
+func wireUp(accounts map[string]*jwt.AccountClaims) {
+	type share struct {
+		from, subject string
+		kind          jwt.ExportType
+		to            []string
+	}
+	for _, s := range []share{
+		{Log, wire.FeedAll, jwt.Stream, []string{Control, Guards}},
+		{Log, wire.GuardPrefix + ">", jwt.Service, []string{Control, Guards}},
+		{Log, wire.CommitPrefix + ">", jwt.Service, []string{Control}},
+		{Log, wire.APIRevocation + ">", jwt.Service, []string{Guards}},
+		{Control, wire.APIRotation + ">", jwt.Service, []string{Guards}},
+		{Control, wire.APIIssuer + ">", jwt.Service, []string{Guards}},
+	} {
+		export := &jwt.Export{Name: s.subject, Subject: jwt.Subject(s.subject), Type: s.kind}
+		if s.kind == jwt.Service {
+			export.ResponseThreshold = answerTime
+		}
+		accounts[s.from].Exports.Add(export)
+		for _, to := range s.to {
+			accounts[to].Imports.Add(&jwt.Import{
+				Name: s.subject, Subject: jwt.Subject(s.subject), Type: s.kind, Account: accounts[s.from].Subject,
+			})
+		}
+	}
+	for _, name := range []string{Log, Control} {
+		accounts[name].Limits.JetStreamLimits = jwt.JetStreamLimits{
+			MemoryStorage: jwt.NoLimit, DiskStorage: jwt.NoLimit, Streams: jwt.NoLimit, Consumer: jwt.NoLimit,
+		}
+	}
+}
+
+// accountNames in the order in which they are made.
+func accountNames() []string { return slices.Clone([]string{Log, Control, Guards, Sys}) }
