@@ -89,6 +89,8 @@ func scope(role, signer string) *jwt.UserScope {
 		api := wire.APIIssuer
 		if role == Rotator {
 			api = wire.APIRotation
+			// Key messages, and the question who lacks one.
+			pub = append(pub, wire.CommitPrefix+role+".>")
 		}
 		serve(api + ">")
 	case ControlReader:

@@ -57,6 +57,9 @@ type Meta struct {
 type Set struct {
 	Tenant string `json:"tenant"`
 	Issuer string `json:"iss"` // the URL for whose tokens the keys are
+	// Alg is what new keys are made with, once somebody has asked for one; empty:
+	// as the rotator is configured.
+	Alg string `json:"alg,omitempty"`
 	// Born counts the keys ever made; Key.Number is from it.
 	Born int   `json:"born"`
 	Keys []Key `json:"keys"`

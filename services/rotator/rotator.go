@@ -1,0 +1,273 @@
+package rotator
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/tink-crypto/tink-go/v2/tink"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/signing"
+)
+
+// Store keeps the records. Every change is a compare-and-set around a pure
+// function; errors are those of shared/kv. It is safe for concurrent use.
+type Store interface {
+	Set(ctx context.Context, tenant string) (signing.Set, error)
+	CreateSet(ctx context.Context, s signing.Set) error
+	ChangeSet(ctx context.Context, tenant string, fn func(*signing.Set) error) (signing.Set, error)
+	Rotation(ctx context.Context, id string) (Rotation, error)
+	CreateRotation(ctx context.Context, r Rotation) error
+	ChangeRotation(ctx context.Context, id string, fn func(*Rotation) error) (Rotation, error)
+	// Open returns the rotations of a tenant that are not finished, as far as
+	// they have been seen. It fails until all that there are have been.
+	Open(tenant string) ([]Rotation, error)
+	// Changed returns a channel that is closed at the next change of a record.
+	Changed() <-chan struct{}
+}
+
+// Reader is what the rotator's own reader of the log knows.
+type Reader interface {
+	Epoch() uint64           // the newest history of the log, 0 for none yet
+	Ended(k revoke.Key) bool // whether a target is ended
+}
+
+// Tenant is a tenant whose keys are kept.
+type Tenant struct {
+	Name   string
+	Issuer string // the URL of its issuer
+}
+
+// Config is what the operator chose.
+type Config struct {
+	Tenants []Tenant
+	Policy  Policy
+	// IssuerName is the identity under which issuers join the fleet.
+	IssuerName string
+}
+
+// Deps is what a Rotator works with.
+type Deps struct {
+	Store    Store
+	Entries  commit.Committer
+	Keys     commit.KeyCommitter
+	Reader   Reader
+	KEK      tink.AEAD
+	Identity ed25519.PrivateKey
+	Now      func() time.Time
+	Rand     io.Reader
+	Log      *zap.Logger
+}
+
+// Rotator is one replica. Its methods are safe for concurrent use.
+type Rotator struct {
+	cfg Config
+	Deps
+
+	kicks  map[string]chan struct{} // by tenant; each holds one
+	mu     sync.Mutex
+	states map[string]error // by tenant, after the last step: nil if nothing is wrong
+}
+
+var errStarting = errors.New("the signing keys have not been looked at yet")
+
+// New checks the configuration.
+func New(cfg Config, deps Deps) (*Rotator, error) {
+	if err := cfg.Policy.Validate(); err != nil {
+		return nil, err
+	}
+	if len(cfg.Tenants) == 0 {
+		return nil, errors.New("tenants: there is none")
+	}
+	if cfg.IssuerName == "" {
+		cfg.IssuerName = "issuer"
+	}
+	r := &Rotator{cfg: cfg, Deps: deps, states: map[string]error{}, kicks: map[string]chan struct{}{}}
+	for _, t := range cfg.Tenants {
+		if err := revoke.CheckName("tenant", t.Name); err != nil {
+			return nil, err
+		}
+		if t.Issuer == "" {
+			return nil, fmt.Errorf("tenant %q: it has no issuer URL", t.Name)
+		}
+		r.states[t.Name] = errStarting
+		r.kicks[t.Name] = make(chan struct{}, 1)
+	}
+	return r, nil
+}
+
+// Start records a rotation, which every replica then works on. The same request
+// again is answered with the same rotation; another one under the same key is
+// problem.Conflict.
+func (r *Rotator) Start(ctx context.Context, q Request) (Rotation, error) {
+	if err := q.validate(); err != nil {
+		return Rotation{}, err
+	}
+	if _, ok := r.tenant(q.Tenant); !ok {
+		return Rotation{}, problem.FieldError("tenant", "there is no tenant %q", q.Tenant)
+	}
+	rot := newRotation(q, r.Now().UnixMilli())
+	err := r.Store.CreateRotation(ctx, rot)
+	if err == nil {
+		r.Log.Info("rotation asked for", zap.String("id", rot.ID), zap.String("tenant", q.Tenant),
+			zap.String("actor", q.Actor), zap.Bool("emergency", q.Emergency))
+		return rot, nil
+	}
+	if problem.KindOf(err) != problem.Conflict {
+		e := problem.Wrap(problem.UnknownOutcome, err, "the rotation may or may not have been recorded; repeat the request with the same idempotency key")
+		e.Key = q.Key
+		return Rotation{}, e
+	}
+	have, err := r.Store.Rotation(ctx, rot.ID)
+	if err != nil {
+		return Rotation{}, err
+	}
+	if !have.asks(q) {
+		return Rotation{}, problem.New(problem.Conflict, "this idempotency key was used for another rotation, %s", have.ID)
+	}
+	return have, nil
+}
+
+// Wait returns a rotation of a tenant once it is finished, or as it is when
+// ctx ends or the time is over.
+func (r *Rotator) Wait(ctx context.Context, tenant, id string, limit time.Duration) (Rotation, error) {
+	over := time.NewTimer(limit)
+	defer over.Stop()
+	for {
+		changed := r.Store.Changed()
+		rot, err := r.Store.Rotation(ctx, id)
+		if err == nil && rot.Tenant != tenant {
+			err = problem.New(problem.NotFound, "there is no such rotation")
+		}
+		if err != nil || rot.State != Waiting || limit <= 0 {
+			return rot, err
+		}
+		// A read may lag behind the change that we were woken for.
+		again := time.NewTimer(250 * time.Millisecond)
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return rot, nil
+		case <-over.C:
+			again.Stop()
+			return rot, nil
+		case <-changed:
+		case <-again.C:
+		}
+		again.Stop()
+	}
+}
+
+// SigningKeys returns the record of a tenant's keys, without private halves.
+func (r *Rotator) SigningKeys(ctx context.Context, tenant string) (signing.Set, error) {
+	if _, ok := r.tenant(tenant); !ok {
+		return signing.Set{}, problem.New(problem.NotFound, "there is no tenant %q", tenant)
+	}
+	set, err := r.Store.Set(ctx, tenant)
+	if err != nil {
+		return signing.Set{}, err
+	}
+	set = set.Clone()
+	for i := range set.Keys {
+		set.Keys[i].Sealed = nil
+	}
+	return set, nil
+}
+
+func (r *Rotator) tenant(name string) (Tenant, bool) {
+	for _, t := range r.cfg.Tenants {
+		if t.Name == name {
+			return t, true
+		}
+	}
+	return Tenant{}, false
+}
+
+// Ready returns nil when every tenant has a key that signs and nothing keeps
+// the rotator from doing what is to be done.
+func (r *Rotator) Ready() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, err := range r.states {
+		if err != nil {
+			return fmt.Errorf("tenant %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Kick makes the workers look again: the reader has learnt something.
+func (r *Rotator) Kick() {
+	for _, c := range r.kicks {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (r *Rotator) note(tenant string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.states[tenant] = err
+}
+
+// Run works until ctx ends.
+func (r *Rotator) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for _, t := range r.cfg.Tenants {
+		g.Go(func() error { return r.work(ctx, t) })
+	}
+	return g.Wait()
+}
+
+// How long the worker pauses: after an error, after a lost race, and at most,
+// in case that a change was not noticed.
+const (
+	minPause  = 50 * time.Millisecond
+	maxPause  = 2 * time.Second
+	idlePause = 2 * time.Second
+)
+
+func (r *Rotator) work(ctx context.Context, t Tenant) error {
+	pause := minPause
+	said := ""
+	for ctx.Err() == nil {
+		changed := r.Store.Changed()
+		progress, again, err := r.Advance(ctx, t)
+		if progress {
+			pause, said = minPause, ""
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		wait := min(idlePause, max(minPause, again.Sub(r.Now())))
+		if err != nil {
+			r.note(t.Name, err)
+			if said != err.Error() {
+				said = err.Error()
+				r.Log.Warn("signing keys: trying again", zap.String("tenant", t.Name), zap.Error(err))
+			}
+			wait, pause = pause, min(2*pause, maxPause)
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-r.kicks[t.Name]:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+	return nil
+}
