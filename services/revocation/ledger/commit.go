@@ -1,0 +1,216 @@
+package ledger
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// commitPatience bounds a commit whose context has no deadline: a leader is
+// replaced in 4 to 8 s.
+const commitPatience = 10 * time.Second
+
+// For returns a Committer that commits as the given service or caller, which is
+// part of the hash under which an idempotency key is known.
+func (l *Ledger) For(service string) commit.Committer { return committer{l, service} }
+
+type committer struct {
+	l       *Ledger
+	service string
+}
+
+func (c committer) Commit(ctx context.Context, r commit.Request) (commit.Answer, error) {
+	return c.l.Commit(ctx, r, c.service)
+}
+
+// Commit puts one entry into the log and answers after the broker has stored
+// and acknowledged it; see commit.Committer for what its errors mean. The same
+// key of the same service and tenant gives the first one's answer, and
+// problem.Conflict if something else was asked.
+//
+// A release names the newest hold that this service knows. Targets that are not
+// held are left out; when none is, that is problem.Conflict, since an entry that
+// does nothing would look like one that does.
+func (l *Ledger) Commit(ctx context.Context, r commit.Request, service string) (commit.Answer, error) {
+	p, err := planOf(r, service)
+	if err != nil {
+		return commit.Answer{}, err
+	}
+	if err := l.Ready(); err != nil {
+		return commit.Answer{}, err
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, commitPatience)
+		defer cancel()
+	}
+	id, err := wire.NewID(l.cfg.Rand)
+	if err != nil {
+		return commit.Answer{}, err
+	}
+	now := l.cfg.Now()
+	m := p.message(id, now, l.cfg.Foreign)
+	if r.Op == commit.Release {
+		if done, answer, err := l.resolve(ctx, &p, &m); done || err != nil {
+			return answer, err
+		}
+	}
+	body, err := p.event(m, now)
+	if err != nil {
+		return commit.Answer{}, err
+	}
+	if limit := l.nc.MaxPayload(); limit > 0 && int64(len(body)) > limit-wire.MaxHeader {
+		return commit.Answer{}, problem.New(problem.TooLarge, "the request has %d bytes as an entry, more than the log takes: send fewer targets at once", len(body))
+	}
+	var none uint64
+	return l.commitEntry(ctx, &p, outgoing{
+		subject: wire.LogEntry + p.id, message: m, body: body, ttl: ttlOf(m.Until, now), expect: &none,
+	})
+}
+
+// commitEntry publishes until the outcome is known. The subject takes one
+// message only, so that trying again is also how a lost answer is read back.
+func (l *Ledger) commitEntry(ctx context.Context, p *plan, o outgoing) (commit.Answer, error) {
+	maybe := false // one try may have been stored
+	var last error
+	for try := 0; ; try++ {
+		if try > 0 && !pause(ctx, min(time.Duration(try)*20*time.Millisecond, 500*time.Millisecond)) {
+			return commit.Answer{}, outcome(maybe, last, p.req.Key)
+		}
+		pos, err := l.publish(ctx, o)
+		var exists errExists
+		switch {
+		case err == nil:
+			l.ticks.soon()
+			return commit.Answer{ID: p.id, Epoch: pos.Epoch, Sequence: pos.Seq, CommittedAt: o.message.At}, nil
+		case errors.As(err, &exists):
+			answer, err := l.repeated(ctx, p, exists.seq, o.message.ID)
+			if err == nil || problem.KindOf(err) == problem.Conflict {
+				return answer, err
+			}
+			maybe, last = true, err
+		case errors.Is(err, errRefused):
+			return commit.Answer{}, problem.Wrap(problem.Invalid, err, "the log does not take this request")
+		case errors.Is(err, errNotStored):
+			last = err
+		default:
+			maybe, last = true, err
+		}
+	}
+}
+
+func outcome(maybe bool, cause error, key string) error {
+	if !maybe {
+		return problem.Wrap(problem.Unavailable, cause, "the log can't commit now; nothing was done, try again")
+	}
+	e := problem.Wrap(problem.UnknownOutcome, cause, "it may or may not be committed; repeat the request with the same idempotency key")
+	e.Key = key
+	return e
+}
+
+// repeated answers a request whose subject has a message at seq already.
+func (l *Ledger) repeated(ctx context.Context, p *plan, seq uint64, own string) (commit.Answer, error) {
+	first, err := l.getBySeq(ctx, seq)
+	if err != nil {
+		return commit.Answer{}, err // gone meanwhile, or not readable now: the caller tries again
+	}
+	return l.answerOf(ctx, p, first, own)
+}
+
+func (l *Ledger) answerOf(ctx context.Context, p *plan, first raw, own string) (commit.Answer, error) {
+	e, err := readEvent(first.data)
+	if err != nil || first.err != nil {
+		return commit.Answer{}, problem.Wrap(problem.Conflict, errors.Join(err, first.err), "the idempotency key was used for something that this version can't read")
+	}
+	if e.Data.Digest != p.digest {
+		return commit.Answer{}, problem.New(problem.Conflict, "the idempotency key was used for another request; use a new one")
+	}
+	m := first.stored.Message
+	if l.stale(first.stored) {
+		pos, err := l.commitStale(ctx, first)
+		if err != nil {
+			return commit.Answer{}, err
+		}
+		return commit.Answer{ID: p.id, Epoch: pos.Epoch, Sequence: pos.Seq, CommittedAt: m.At, Repeated: m.ID != own}, nil
+	}
+	if l.Epoch() != m.Epoch {
+		// Its epoch is over, and it stands in what both histories share.
+		l.log.Debug("a repetition of an entry of an older epoch", zap.Uint64("sequence", first.seq))
+	}
+	l.sawAck(first.stored.Position(), m)
+	return commit.Answer{ID: p.id, Epoch: m.Epoch, Sequence: first.seq, CommittedAt: m.At, Repeated: m.ID != own}, nil
+}
+
+func readEvent(body []byte) (Event, error) {
+	var e Event
+	if err := json.Unmarshal(body, &e); err != nil {
+		return e, fmt.Errorf("body of an entry: %w", err)
+	}
+	return e, nil
+}
+
+// resolve puts the positions of the newest holds into a release. When nothing is
+// held it may be the repetition of a release, whose answer is then returned.
+func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bool, a commit.Answer, err error) {
+	if m.Release = l.heldOf(p.keys); len(m.Release) > 0 {
+		return false, a, nil
+	}
+	first, err := l.getLast(ctx, wire.LogEntry+p.id)
+	switch {
+	case err == nil:
+		a, err = l.answerOf(ctx, p, first, "")
+		return true, a, err
+	case !errors.Is(err, errNoMessage):
+		return true, a, problem.Wrap(problem.Unavailable, err, "the log can't be read now; nothing was done, try again")
+	}
+	// A hold that another replica has committed just now counts: look again at
+	// a view that is known to be whole.
+	if err := l.Fresh(ctx); err != nil {
+		return true, a, err
+	}
+	if m.Release = l.heldOf(p.keys); len(m.Release) > 0 {
+		return false, a, nil
+	}
+	return true, a, problem.New(problem.Conflict, "none of the targets is held: there is nothing to release")
+}
+
+// heldOf returns which of the keys are held, with the position that a release
+// has to name. A hold from a lost part of an older history can't be named by its
+// own position, since that counts as the last shared one; the beginning of the
+// current history is after it, and before every hold that is made in it.
+func (l *Ledger) heldOf(keys []revoke.Key) map[revoke.Key]revoke.Stamp {
+	epochs, begin := l.view.Epochs(), l.epochAt()
+	out := map[revoke.Key]revoke.Stamp{}
+	for _, k := range keys {
+		s := l.view.State(k)
+		switch {
+		case !epochs.Clamp(s.Released).Less(s.Held):
+		case epochs.Clamp(s.Held) == s.Held:
+			out[k] = s.Held
+		default:
+			out[k] = begin
+		}
+	}
+	return out
+}
+
+// pause waits and reports whether ctx still allows to go on.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

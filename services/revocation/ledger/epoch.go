@@ -1,0 +1,180 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+)
+
+// maxAhead is how far above this service's clock an epoch may be that somebody shows.
+const maxAhead = 24 * time.Hour
+
+// proof is why the log is believed to have gone back.
+type proof struct {
+	why    string
+	by     string          // who noticed
+	epoch  uint64          // the epoch in which it was noticed
+	recent []wire.Position // what the log had, newest first
+	shown  uint64          // the highest epoch that was shown
+}
+
+func (l *Ledger) ownProof(why string) proof {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return proof{why: why, by: "revocation", epoch: l.epoch, recent: l.ring.positions(l.ring.len())}
+}
+
+// wentBack tells Run that the log went back, as this service itself saw.
+func (l *Ledger) wentBack(why string) { l.tell(l.ownProof(why)) }
+
+func (l *Ledger) tell(p proof) {
+	select {
+	case l.proofs <- p:
+	default: // one is waiting already, and one is enough
+	}
+}
+
+// onProof begins a new epoch, at most one a minute.
+func (l *Ledger) onProof(ctx context.Context, p proof) {
+	if p.epoch < l.Epoch() && p.shown <= l.Epoch() {
+		return // that history is over already
+	}
+	l.mu.Lock()
+	since := time.Since(l.lastBegin)
+	early := !l.lastBegin.IsZero() && since < l.cfg.EpochGap
+	l.mu.Unlock()
+	if early {
+		l.log.Warn("the log is said to have gone back, less than a minute after a new epoch: not believed yet",
+			zap.String("why", p.why), zap.String("by", p.by), zap.Duration("since", since))
+		return
+	}
+	l.notReady("the log went back; a new epoch begins")
+	l.untilDone(ctx, "begin a new epoch", func(ctx context.Context) error {
+		l.drain()
+		return l.newEpoch(ctx, p)
+	})
+}
+
+// firstEpoch begins the first history, if the log has none.
+func (l *Ledger) firstEpoch(ctx context.Context) error {
+	_, err := l.getLast(ctx, wire.LogEpoch)
+	if !errors.Is(err, errNoMessage) {
+		return err
+	}
+	err = l.publishEpoch(ctx, uint64(l.cfg.Now().UnixMilli()), revoke.Stamp{}, 0, "the log is new")
+	var exists errExists
+	if errors.As(err, &exists) {
+		return nil // another replica was first
+	}
+	return err
+}
+
+func (l *Ledger) publishEpoch(ctx context.Context, number uint64, d revoke.Stamp, after uint64, why string) error {
+	id, err := wire.NewID(l.cfg.Rand)
+	if err != nil {
+		return err
+	}
+	now := l.cfg.Now()
+	m := wire.Message{Kind: wire.KindEpoch, ID: id, Epoch: number, D: &d, At: now.UnixMilli()}
+	body, err := newEvent(m, now, EventData{Op: "epoch", Service: "revocation", Actor: "revocation", Reason: why})
+	if err != nil {
+		return err
+	}
+	l.seen.Store(0) // whatever sequence it gets
+	_, err = l.publish(ctx, outgoing{subject: wire.LogEpoch, message: m, body: body, expect: &after})
+	return err
+}
+
+// newEpoch begins a new history of the log: it finds what the log still shares
+// with the proof, says so in the epoch's message, reads everything again and
+// commits again what the log lacks.
+func (l *Ledger) newEpoch(ctx context.Context, p proof) error {
+	l.remember()
+	if err := l.setUpStream(ctx); err != nil { // it may be gone altogether
+		return err
+	}
+	last, err := l.getLast(ctx, wire.LogEpoch)
+	if err != nil && !errors.Is(err, errNoMessage) {
+		return err
+	}
+	d, err := l.shared(ctx, p.recent)
+	if err != nil {
+		return err
+	}
+	known := max(p.epoch, p.shown, l.view.Epochs().Current().Number, last.stored.Message.Epoch)
+	number := max(uint64(l.cfg.Now().UnixMilli()), known+1)
+	l.log.Error("the log went back; a new epoch begins",
+		zap.String("why", p.why), zap.String("by", p.by), zap.Uint64("epoch", number), zap.Stringer("shared", d))
+	err = l.publishEpoch(ctx, number, d, last.seq, fmt.Sprintf("the log went back, noticed by %s: %s", p.by, p.why))
+	var exists errExists
+	if err != nil && !errors.As(err, &exists) {
+		return err // also when the outcome is unknown: the next try finds its message there
+	}
+	return l.adopt(ctx)
+}
+
+// shared returns the newest of the positions that the log has, else the zero stamp.
+func (l *Ledger) shared(ctx context.Context, recent []wire.Position) (revoke.Stamp, error) {
+	if len(recent) == 0 {
+		return revoke.Stamp{}, nil
+	}
+	ids := make(map[uint64]string, len(recent))
+	from, to := recent[0].Seq, recent[0].Seq
+	for _, p := range recent {
+		from, to = min(from, p.Seq), max(to, p.Seq)
+	}
+	err := l.read(ctx, from, to, func(s wire.Stored, _ string) error {
+		ids[s.Sequence] = s.Message.ID
+		return nil
+	})
+	if err != nil {
+		return revoke.Stamp{}, err
+	}
+	var d revoke.Stamp
+	for _, p := range recent {
+		if ids[p.Seq] == p.ID {
+			d = d.Max(p.Stamp)
+		}
+	}
+	return d, nil
+}
+
+// adopt takes over the newest epoch that the log has, and commits again under it
+// what this service remembers and the log lacks. What is owed stays owed until
+// that is done: resync goes on with it.
+func (l *Ledger) adopt(ctx context.Context) error {
+	l.remember()
+	l.mu.Lock()
+	l.lastBegin = time.Now()
+	l.begunAt = l.cfg.Now()
+	l.mu.Unlock()
+	if err := l.addRemembered(ctx); err != nil {
+		return err
+	}
+	// The log is read after Redis was: what it lacks then, it lacks.
+	h, err := l.reload(ctx)
+	if err != nil {
+		return err
+	}
+	l.whole.forget()
+	if err := l.recommit(ctx, h); err != nil {
+		return err
+	}
+	tick, err := l.commitTick(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.readOn(ctx, tick.Seq); err != nil {
+		return err
+	}
+	l.owed = nil
+	l.ready()
+	l.log.Warn("a new epoch stands", zap.Uint64("epoch", l.Epoch()), zap.Stringer("head", l.Head().Stamp))
+	return nil
+}

@@ -1,0 +1,388 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+)
+
+// sweepEvery is how often what has ended is dropped from the view.
+const sweepEvery = time.Minute
+
+// Run creates the stream, reads it and follows it until ctx ends. It waits for
+// the broker as long as it must and logs what it waits for.
+func (l *Ledger) Run(ctx context.Context) error {
+	defer l.notReady("it is stopping")
+	defer l.ticks.close()
+	if !l.untilDone(ctx, "set up the stream", l.setUpStream) {
+		return nil
+	}
+	sub, err := l.nc.ChanSubscribe(wire.FeedAll, l.feed)
+	if err != nil {
+		return fmt.Errorf("subscribe to %s: %w", wire.FeedAll, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // the connection may be gone: then so is it
+	status := l.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED)
+	defer l.nc.RemoveStatusListener(status)
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+
+	if !l.untilDone(ctx, "read the log", l.start) {
+		return nil
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case m := <-l.feed:
+			if err := l.onFeed(ctx, m); err != nil {
+				l.log.Warn("the feed has a gap that the log did not fill", zap.Error(err))
+				l.again(ctx, "read the log again after a gap")
+			}
+		case s := <-status:
+			if s == nats.CONNECTED {
+				l.again(ctx, "read the log again after a reconnect")
+			} else {
+				l.notReady("there is no connection to NATS")
+			}
+		case p := <-l.proofs:
+			l.onProof(ctx, p)
+		case <-sweep.C:
+			l.view.Drop(l.cfg.Now().Unix())
+		}
+	}
+}
+
+func (l *Ledger) again(ctx context.Context, what string) {
+	l.notReady("%s", what)
+	l.untilDone(ctx, what, l.resync)
+}
+
+// untilDone tries until it is done (true) or ctx ends.
+func (l *Ledger) untilDone(ctx context.Context, what string, fn func(context.Context) error) bool {
+	for try := 0; ctx.Err() == nil; try++ {
+		tryCtx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+		err := fn(tryCtx)
+		cancel()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		l.notReady("it waits to %s: %s", what, err)
+		l.log.Warn("waiting to "+what, zap.Error(err), zap.Int("try", try))
+		pause(ctx, min(time.Duration(try+1)*100*time.Millisecond, 2*time.Second))
+	}
+	return false
+}
+
+// start reads the whole log for the first time, and begins the first epoch if
+// there is none.
+func (l *Ledger) start(ctx context.Context) error {
+	if err := l.firstEpoch(ctx); err != nil {
+		return err
+	}
+	_, err := l.reload(ctx)
+	if err == nil {
+		l.ready()
+		l.log.Info("the log has been read", zap.Stringer("head", l.Head().Stamp), zap.Int("targets", l.view.Len()))
+	}
+	return err
+}
+
+// resync is for a lost connection or a gap: it reads what came after the head,
+// if the log still has that very message; otherwise the log went back.
+func (l *Ledger) resync(ctx context.Context) error {
+	l.drain()
+	if l.owed != nil {
+		return l.adopt(ctx)
+	}
+	same, err := l.sameHistory(ctx)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return l.newEpoch(ctx, l.ownProof("the log does not have this service's newest messages"))
+	}
+	tick, err := l.commitTick(ctx)
+	if errors.Is(err, errWentBack) {
+		return l.newEpoch(ctx, l.ownProof("a tick was acknowledged below the head"))
+	}
+	if err != nil {
+		return err
+	}
+	if err := l.readOn(ctx, tick.Seq); err != nil {
+		return err
+	}
+	l.ready()
+	return nil
+}
+
+// drain forgets what the feed has brought: it is read from the log. Messages of
+// a server that was replaced would be taken for those of the new one.
+func (l *Ledger) drain() {
+	for {
+		select {
+		case <-l.feed:
+		default:
+			return
+		}
+	}
+}
+
+// sameHistory reports whether the log has the newest of our messages that it can
+// still have.
+func (l *Ledger) sameHistory(ctx context.Context) (bool, error) {
+	l.mu.Lock()
+	recent := l.ring.positions(wire.MaxRecent)
+	l.mu.Unlock()
+	if len(recent) == 0 {
+		return true, nil
+	}
+	for _, p := range recent {
+		m, err := l.getBySeq(ctx, p.Seq)
+		switch {
+		case errors.Is(err, errNoMessage):
+			continue // it may have ended; or the log ends before it, which the tick tells
+		case err != nil:
+			return false, err
+		}
+		return m.err == nil && m.stored.Message.ID == p.ID, nil
+	}
+	return true, nil
+}
+
+// onFeed applies one message of the feed.
+func (l *Ledger) onFeed(ctx context.Context, m *nats.Msg) error {
+	s, err := wire.FromHeader(m.Header)
+	if s.Sequence == 0 {
+		return err
+	}
+	if err != nil {
+		l.incomplete(s, err)
+		return nil
+	}
+	head := l.Head()
+	switch {
+	case s.Sequence <= head.Seq:
+		if has, known := l.Holds(s.Position()); known && !has {
+			l.wentBack(fmt.Sprintf("the feed brought another message at %d", s.Sequence))
+		}
+		return nil
+	case s.Sequence > head.Seq+1:
+		readCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		if err := l.readOn(readCtx, s.Sequence-1); err != nil {
+			return err
+		}
+	}
+	return l.take(ctx, s, m.Header.Get(wire.Header))
+}
+
+// incomplete stops everything: what could not be read may be a revocation.
+func (l *Ledger) incomplete(s wire.Stored, err error) {
+	l.log.Error("a message of the log can't be read; this service accepts nothing until it runs a version that can", zap.Uint64("sequence", s.Sequence), zap.Error(err))
+	l.notReady("the message at %d of the log can't be read by this version", s.Sequence)
+}
+
+// take applies the next message, or a new epoch.
+func (l *Ledger) take(ctx context.Context, s wire.Stored, rawHeader string) error {
+	if s.Sequence <= l.Head().Seq {
+		return nil // a new epoch among what is being read has brought more than was asked for
+	}
+	if s.Message.Kind == wire.KindEpoch && s.Message.Epoch > l.Epoch() {
+		l.log.Warn("another replica has begun a new epoch", zap.Uint64("epoch", s.Message.Epoch))
+		l.notReady("it reads the log again, since a new epoch has begun")
+		return l.adopt(ctx)
+	}
+	l.apply(s, rawHeader)
+	if l.stale(s) && s.Message.Kind == wire.KindEntry {
+		l.rescue(ctx, s)
+	}
+	return nil
+}
+
+// apply folds a message and tells the observers. It is called by Run's goroutine alone.
+func (l *Ledger) apply(s wire.Stored, rawHeader string) {
+	m := s.Message
+	pos := s.Position()
+	for k, st := range m.States(pos.Stamp) {
+		l.view.Merge(k, st)
+	}
+	if e, ok := m.EpochState(); ok {
+		l.view.MergeEpoch(e)
+	}
+	l.mu.Lock()
+	l.ring.add(item{seq: s.Sequence, time: s.Time, epoch: m.Epoch, id: m.ID, raw: rawHeader})
+	l.head, l.headTime = pos, s.Time
+	switch m.Kind {
+	case wire.KindEntry:
+		l.stamp = l.stamp.Max(pos.Stamp)
+	case wire.KindEpoch:
+		l.stamp = l.stamp.Max(pos.Stamp)
+		if m.Epoch >= l.epoch {
+			l.epoch, l.epochSeq = m.Epoch, s.Sequence
+		}
+	case wire.KindKey:
+		l.keepKey(s)
+	}
+	close(l.changed)
+	l.changed = make(chan struct{})
+	l.mu.Unlock()
+	for {
+		old := l.seen.Load()
+		if s.Sequence <= old || l.seen.CompareAndSwap(old, s.Sequence) {
+			break
+		}
+	}
+	for _, o := range l.observers {
+		o.Applied(s)
+	}
+}
+
+// keepKey keeps the newest message about each signing key, for whole states. The
+// rotator sends states in their order, so that the newest is the greatest.
+func (l *Ledger) keepKey(s wire.Stored) {
+	now := l.cfg.Now().Unix()
+	for kid, have := range l.keys {
+		if have.Message.Until < now {
+			delete(l.keys, kid)
+		}
+	}
+	if have, ok := l.keys[s.Message.KeyID]; !ok || have.Position().Less(s.Position().Stamp) {
+		l.keys[s.Message.KeyID] = s
+	}
+}
+
+// readOn applies what the log has after the head, up to upTo.
+func (l *Ledger) readOn(ctx context.Context, upTo uint64) error {
+	head := l.Head()
+	if upTo <= head.Seq {
+		return nil
+	}
+	err := l.read(ctx, head.Seq+1, upTo, func(s wire.Stored, rawHeader string) error {
+		return l.take(ctx, s, rawHeader)
+	})
+	if head = l.Head(); err == nil && head.Seq < upTo {
+		err = fmt.Errorf("the log was read to %d, and has %d", head.Seq, upTo)
+	}
+	return err
+}
+
+// read yields the messages from a sequence to another, headers only. It ends
+// when upTo was reached, or the log's end is before it.
+func (l *Ledger) read(ctx context.Context, from, upTo uint64, yield func(wire.Stored, string) error) error {
+	c, err := l.js.OrderedConsumer(ctx, wire.Stream, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, HeadersOnly: true,
+		InactiveThreshold: 10 * time.Second,
+	})
+	if err != nil {
+		return fmt.Errorf("read the log from %d: %w", from, err)
+	}
+	if info := c.CachedInfo(); info != nil && info.NumPending == 0 {
+		return nil
+	}
+	it, err := c.Messages(jetstream.PullMaxMessages(4096), jetstream.PullThresholdMessages(2048))
+	if err != nil {
+		return fmt.Errorf("read the log from %d: %w", from, err)
+	}
+	defer it.Stop()
+	for {
+		msg, err := it.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return fmt.Errorf("read the log from %d: %w", from, err)
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("read the log from %d: %w", from, err)
+		}
+		seq := meta.Sequence.Stream
+		if seq > upTo {
+			return nil
+		}
+		s, err := storedOf(msg.Headers(), seq, meta.Timestamp)
+		if err != nil {
+			l.incomplete(s, err)
+			return fmt.Errorf("message at %d: %w", seq, err)
+		}
+		if err := yield(s, msg.Headers().Get(wire.Header)); err != nil {
+			return err
+		}
+		if seq == upTo || meta.NumPending == 0 {
+			return nil
+		}
+	}
+}
+
+// history is what a read of the whole log has shown.
+type history struct {
+	view     *revoke.View
+	ids      map[uint64]string // of the positions that were asked for
+	epochSeq uint64            // where the newest epoch message stands; 0: none
+	epoch    uint64
+}
+
+// reload reads the whole log up to a tick asked for now, and merges it into the
+// view: what was known before stays. The ring and the head become those of the
+// log as it is. It returns the log's own fold.
+func (l *Ledger) reload(ctx context.Context) (*history, error) {
+	tick, err := l.tickAnyHistory(ctx)
+	if err != nil {
+		return nil, err
+	}
+	h := &history{view: revoke.NewView()}
+	fresh := newRing(l.cfg.RingSize)
+	keys := map[string]wire.Stored{}
+	l.mu.Lock()
+	l.ring, l.keys, l.head, l.stamp = fresh, keys, wire.Position{}, revoke.Stamp{}
+	l.mu.Unlock()
+	for _, o := range l.observers {
+		o.Restarted()
+	}
+	err = l.read(ctx, 1, tick.Seq, func(s wire.Stored, rawHeader string) error {
+		for k, st := range s.Message.States(s.Position().Stamp) {
+			h.view.Merge(k, st)
+		}
+		if e, ok := s.Message.EpochState(); ok {
+			h.view.MergeEpoch(e)
+			if e.Number >= h.epoch {
+				h.epoch, h.epochSeq = e.Number, s.Sequence
+			}
+		}
+		l.apply(s, rawHeader)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if head := l.Head(); head.Seq != tick.Seq {
+		return nil, fmt.Errorf("the log was read to %d, and a tick stands at %d", head.Seq, tick.Seq)
+	}
+	return h, nil
+}
+
+// tickAnyHistory commits a tick in the epoch that the log itself names now, and
+// forgets how far this service has seen: the history may be another one.
+func (l *Ledger) tickAnyHistory(ctx context.Context) (wire.Position, error) {
+	e, err := l.getLast(ctx, wire.LogEpoch)
+	if err != nil {
+		return wire.Position{}, fmt.Errorf("the log's epoch: %w", err)
+	}
+	if e.err != nil || e.stored.Message.Kind != wire.KindEpoch {
+		return wire.Position{}, fmt.Errorf("the log's epoch at %d can't be read: %w", e.seq, e.err)
+	}
+	l.mu.Lock()
+	l.epoch, l.epochSeq = e.stored.Message.Epoch, e.seq
+	l.mu.Unlock()
+	l.seen.Store(0)
+	return l.commitTick(ctx)
+}

@@ -1,0 +1,190 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// Ledger is the log as one replica of the revocation service keeps it.
+type Ledger struct {
+	cfg     Config
+	log     *zap.Logger
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	replica string // random: names this process for pages
+	view    *revoke.View
+	ticks   *ticks
+	hazards atomic.Pointer[[]string]
+	state   atomic.Pointer[readiness]
+	// seen is the highest sequence that was applied or acknowledged in this
+	// history; a commit at or below it shows that the log went back.
+	seen   atomic.Uint64
+	proofs chan proof
+	feed   chan *nats.Msg
+
+	observers []Observer // before Run only
+	whole     snapshots
+	owed      *memory // what must be committed again; owned by Run's goroutine
+
+	mu        sync.Mutex
+	ring      *ring
+	head      wire.Position // the newest message that was applied
+	headTime  int64         // the broker's time of it
+	stamp     revoke.Stamp  // the newest entry or epoch
+	epoch     uint64        // the current one
+	epochSeq  uint64        // where its message stands
+	keys      map[string]wire.Stored
+	changed   chan struct{} // closed when head moves
+	begunAt   time.Time     // when the current epoch was begun or adopted here
+	lastBegin time.Time     // when this replica last began one, by the monotonic clock
+}
+
+type readiness struct{ err error }
+
+// New returns a Ledger; Run makes it work.
+func New(cfg Config) (*Ledger, error) {
+	if err := cfg.defaults(); err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(cfg.NATS)
+	if err != nil {
+		return nil, fmt.Errorf("ledger: %w", err)
+	}
+	replica, err := wire.NewID(cfg.Rand)
+	if err != nil {
+		return nil, err
+	}
+	l := &Ledger{
+		cfg: cfg, log: cfg.Log.Named("ledger"), nc: cfg.NATS, js: js, replica: replica,
+		view: revoke.NewView(), ring: newRing(cfg.RingSize), keys: map[string]wire.Stored{},
+		changed: make(chan struct{}), proofs: make(chan proof, 1), feed: make(chan *nats.Msg, 1<<16),
+	}
+	l.ticks = &ticks{commit: l.commitTick, ordinary: cfg.OrdinaryGather, urgent: cfg.UrgentGather, log: l.log}
+	l.notReady("the log has not been read yet")
+	return l, nil
+}
+
+// Observe registers an observer. Call it before Run.
+func (l *Ledger) Observe(o Observer) { l.observers = append(l.observers, o) }
+
+// View is the fold of the log. It is whole when Ready returns nil.
+func (l *Ledger) View() *revoke.View { return l.view }
+
+// Replica names this process; pages of a whole state are asked for by it.
+func (l *Ledger) Replica() string { return l.replica }
+
+// Ready returns nil when the view has reached a tick that was asked for after
+// the start, the last reconnect and the last new epoch; otherwise why not, as
+// problem.Unavailable.
+func (l *Ledger) Ready() error { return l.state.Load().err }
+
+func (l *Ledger) notReady(format string, args ...any) {
+	why := fmt.Sprintf(format, args...)
+	l.state.Store(&readiness{err: problem.New(problem.Unavailable, "the revocation service is not ready: %s", why)})
+}
+
+func (l *Ledger) ready() { l.state.Store(&readiness{}) }
+
+// Head is the position of the newest applied message.
+func (l *Ledger) Head() wire.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head
+}
+
+// Stamp is the position of the newest entry or epoch that was applied.
+func (l *Ledger) Stamp() revoke.Stamp {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.stamp
+}
+
+// Epoch is the number of the current history.
+func (l *Ledger) Epoch() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch
+}
+
+// EpochBegan is when, by this service's clock, it began or adopted the current
+// epoch; zero if it found it there at its start.
+func (l *Ledger) EpochBegan() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.begunAt
+}
+
+// epochAt is the position of the current epoch's message.
+func (l *Ledger) epochAt() revoke.Stamp {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return revoke.Stamp{Epoch: l.epoch, Seq: l.epochSeq}
+}
+
+// WaitApplied returns once everything up to the stamp is in the view.
+func (l *Ledger) WaitApplied(ctx context.Context, s revoke.Stamp) error {
+	for {
+		l.mu.Lock()
+		done, changed := !l.head.Less(s), l.changed
+		l.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return problem.Wrap(problem.Unavailable, context.Cause(ctx), "the service's own view is behind")
+		}
+	}
+}
+
+// Holds reports whether the log has this very message at this position: known
+// is false when it is outside of what memory holds.
+func (l *Ledger) Holds(p wire.Position) (has, known bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.holdsLocked(p)
+}
+
+func (l *Ledger) holdsLocked(p wire.Position) (has, known bool) {
+	if it, ok := l.ring.find(p.Seq); ok {
+		return it.id == p.ID && it.epoch == p.Epoch, true
+	}
+	return false, false
+}
+
+// stale reports whether a message was published by a service that had not seen
+// the current epoch yet: it stands in this history under a number of the former.
+func (l *Ledger) stale(s wire.Stored) bool {
+	if s.Message.Kind == wire.KindEpoch {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return s.Message.Epoch < l.epoch && s.Sequence > l.epochSeq
+}
+
+// sawAck takes note of an acknowledged message before the feed brings it:
+// merging is commutative, so it may come first here.
+func (l *Ledger) sawAck(p wire.Position, m wire.Message) {
+	for k, s := range m.States(p.Stamp) {
+		l.view.Merge(k, s)
+	}
+	for {
+		old := l.seen.Load()
+		if p.Seq <= old || l.seen.CompareAndSwap(old, p.Seq) {
+			return
+		}
+	}
+}
