@@ -1,103 +1,192 @@
 package revoke
 
-import "sync"
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+)
 
 // View is the fold of the log: the state of every target that anything is
 // known of. One writer at a time; any number of readers at any time, who never
-// wait for the writer.
+// wait for the writer and allocate nothing.
+//
+// A million entries must cost one token about nine look-ups, most of them
+// misses, on every request of every resource server: hence the tables of
+// table.go instead of a map. They are spread over shards by the first byte of
+// the key, so that growing one copies little, and what it replaces is garbage
+// as soon as the last reader has left it.
+//
+// A reader sees what had been merged when its call began, and may or may not
+// see what is merged while it runs.
 type View struct {
-	mu     sync.RWMutex
-	states map[Key]State
-	epochs Epochs
+	shards [nShards]atomic.Pointer[table]
+	epochs atomic.Pointer[Epochs]
+	// numbers are the epochs that packed cuts name by index. Only appended to, and
+	// always before a word with the new index is published.
+	numbers atomic.Pointer[[]uint64]
+	seed    uint64 // odd; so that nobody can choose ids whose keys meet in one place
+
+	_      [64]byte // what follows is written at each merge; keep it out of the readers' cache line
+	count  atomic.Int64
+	mu     sync.Mutex // held by the writer
+	newest int64      // the latest CutAt; owned by mu
 }
+
+const nShards = 256
 
 // NewView returns an empty view.
-func NewView() *View { return &View{states: map[Key]State{}} }
-
-// Merge adds what is said of a target to what is known of it.
-func (v *View) Merge(k Key, s State) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.states[k] = v.states[k].Merge(s)
+func NewView() *View {
+	v := &View{seed: rand.Uint64() | 1}
+	v.epochs.Store(&Epochs{})
+	v.numbers.Store(&[]uint64{})
+	return v
 }
 
-// MergeEpoch adds a history.
-func (v *View) MergeEpoch(e Epoch) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.epochs = v.epochs.With(e)
+// words splits a key into the two words of a slot. The first byte chooses the
+// shard, the next one is the tag; the second word chooses the group.
+func words(k *Key) (k0, k1 uint64) {
+	return binary.LittleEndian.Uint64(k[:8]), binary.LittleEndian.Uint64(k[8:])
+}
+
+func keyOf(k0, k1 uint64) (k Key) {
+	binary.LittleEndian.PutUint64(k[:8], k0)
+	binary.LittleEndian.PutUint64(k[8:], k1)
+	return k
+}
+
+// find returns the slot of k and the table that it is in, nil for none.
+func (v *View) find(k *Key) (*table, *slot) {
+	k0, k1 := words(k)
+	t := v.shards[k0&0xff].Load()
+	if t == nil {
+		return nil, nil
+	}
+	return t, t.find(k0, k1, v.seed)
 }
 
 // Epochs returns the known histories; the caller must not change them.
-func (v *View) Epochs() Epochs {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.epochs
-}
+func (v *View) Epochs() Epochs { return *v.epochs.Load() }
 
 // State returns what is known of a target, the zero State if nothing is.
 func (v *View) State(k Key) State {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return v.states[k]
+	if t, s := v.find(&k); s != nil {
+		return v.load(t, s)
+	}
+	return State{}
 }
 
 // Hit reports whether something with this stamp is refused because of the
-// target k. It allocates nothing.
+// target k.
 func (v *View) Hit(k Key, stamp Stamp) bool {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	s, ok := v.states[k]
-	return ok && s.Hits(stamp, v.epochs)
+	t, s := v.find(&k)
+	return s != nil && v.hits(t, s, v.Epochs().Clamp(stamp))
 }
 
 // HitAt is Hit for a token of a foreign issuer; see State.HitsAt.
 func (v *View) HitAt(k Key, issuedAt, skew int64) bool {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	s, ok := v.states[k]
-	return ok && s.HitsAt(issuedAt, skew, v.epochs)
+	t, s := v.find(&k)
+	return s != nil && v.load(t, s).HitsAt(issuedAt, skew, v.Epochs())
 }
 
 // Blocked reports whether the target is held or ended: all that counts for
 // what has no stamp and no iat (a principal, client or tenant itself).
 func (v *View) Blocked(k Key) bool {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	s, ok := v.states[k]
-	return ok && s.Blocked(v.epochs)
+	t, s := v.find(&k)
+	return s != nil && v.load(t, s).Blocked(v.Epochs())
+}
+
+// batch is how many keys HitAny looks up at once: a token has about nine.
+const batch = 16
+
+// probe is one look-up of HitAny under way.
+type probe struct {
+	t     *table // nil: the key is not there
+	group uint64
+	maybe *slot  // the first slot whose tag matches
+	k0    uint64 // the first word of its key
+}
+
+// HitAny reports whether any of the keys refuses something with this stamp,
+// and which one is the first of those. It is faster than as many calls of Hit:
+// it asks memory for all of them before it looks at any, so that the waits
+// overlap.
+func (v *View) HitAny(keys []Key, stamp Stamp) (int, bool) {
+	stamp = v.Epochs().Clamp(stamp)
+	var probes [batch]probe
+	for from := 0; from < len(keys); from += batch {
+		part := keys[from:min(from+batch, len(keys))]
+		ps := probes[:len(part)]
+		found := false
+		for i := range ps {
+			found = v.begin(&ps[i], &part[i]) || found
+		}
+		if !found {
+			continue // the common case: nothing is known of any
+		}
+		for i := range ps {
+			if s := ps[i].maybe; s != nil {
+				ps[i].k0 = s.k0
+			}
+		}
+		for i := range ps {
+			if s := v.finish(&ps[i], &part[i]); s != nil && v.hits(ps[i].t, s, stamp) {
+				return from + i, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// begin reads the tags of a key's group, but no slot. It returns whether the
+// key may be there.
+func (v *View) begin(p *probe, k *Key) bool {
+	k0, k1 := words(k)
+	p.maybe = nil
+	if p.t = v.shards[k0&0xff].Load(); p.t == nil {
+		return false
+	}
+	p.group = p.t.groupOf(k1, v.seed)
+	tags := atomic.LoadUint64(&p.t.tags[p.group])
+	m := matches(tags, tagOf(k0))
+	if m|tags&overOf(k0) == 0 {
+		p.t = nil
+		return false
+	}
+	if m != 0 {
+		p.maybe = &p.t.groups[p.group][lane(m)]
+	}
+	return true
+}
+
+// finish returns the key's slot, nil if there is none.
+func (v *View) finish(p *probe, k *Key) *slot {
+	if p.t == nil {
+		return nil
+	}
+	k0, k1 := words(k)
+	if s := p.maybe; s != nil && p.k0 == k0 && s.k1 == k1 {
+		return s
+	}
+	return p.t.findFrom(p.group, k0, k1)
 }
 
 // Len returns the number of targets of which something is known.
-func (v *View) Len() int {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	return len(v.states)
-}
+func (v *View) Len() int { return int(v.count.Load()) }
 
 // All calls yield for every target until it returns false. What is merged
-// meanwhile may or may not be seen; what was there before is.
+// meanwhile may or may not be seen; what was there before is. It holds up
+// nobody, and yield may call anything.
 func (v *View) All(yield func(Key, State) bool) {
-	v.mu.RLock()
-	defer v.mu.RUnlock()
-	for k, s := range v.states {
-		if !yield(k, s) {
-			return
+	for i := range v.shards {
+		t := v.shards[i].Load()
+		if t == nil {
+			continue
+		}
+		for s := range t.all() {
+			if !yield(keyOf(s.k0, s.k1), v.load(t, s)) {
+				return
+			}
 		}
 	}
-}
-
-// Drop forgets the targets whose Until is before now (Unix seconds) and
-// returns how many. It is the writer's to call.
-func (v *View) Drop(now int64) int {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	n := 0
-	for k, s := range v.states {
-		if s.Until < now {
-			delete(v.states, k)
-			n++
-		}
-	}
-	return n
 }
