@@ -68,6 +68,9 @@ type ProbeRequest struct {
 type ProbeAnswer struct {
 	Error *Refusal     `json:"error,omitempty"`
 	Tick  PositionJSON `json:"tick"`
+	// SpreadMS is over how many milliseconds the reader should spread its reports,
+	// so that those of the whole fleet stay within what a service takes; 0: at once.
+	SpreadMS int64 `json:"spread_ms,omitempty"`
 }
 
 // JoinRequest asks the service to append a join. Each try is its own message.

@@ -1,0 +1,100 @@
+package follow
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/guard/wire"
+)
+
+const (
+	reportTimeout = 2 * time.Second
+	// reportSpacing is the least time between two reports of a reader.
+	reportSpacing = 250 * time.Millisecond
+	// maxSpread bounds what a service may ask for: the next probe tells as much.
+	maxSpread = 5 * time.Second
+	dropEvery = time.Minute
+)
+
+// reportState belongs to state.
+type reportState struct {
+	due    bool
+	last   instant       // when the last one was sent
+	spread time.Duration // over how long the service wants its fleet's reports spread
+}
+
+// reportSoon says that there is something to report. The caller holds mu.
+func (r *Reader) reportSoon() {
+	if r.cfg.NoJoin || r.report.due {
+		return
+	}
+	r.report.due = true
+	kick(r.kickReport)
+}
+
+// reportLoop tells the service how far the log was applied, soon after an entry:
+// the first at once, more of them together. Where the fleet is large the service
+// names a time over which its readers spread their reports.
+func (r *Reader) reportLoop(ctx context.Context, _ *sync.WaitGroup) {
+	if r.cfg.NoJoin {
+		return
+	}
+	for {
+		r.mu.Lock()
+		due, spread := r.report.due, r.report.spread
+		wait := reportSpacing - r.now().since(r.report.last)
+		if r.report.last == (instant{}) {
+			wait = 0
+		}
+		r.mu.Unlock()
+		switch {
+		case !due:
+			if !sleep(ctx, time.Hour, r.kickReport) {
+				return
+			}
+			continue
+		case !sleep(ctx, max(wait, 0)+r.jitter(spread), nil):
+			return
+		}
+		r.mu.Lock()
+		r.report.due, r.report.last = false, r.now()
+		report, joined := wire.Report{Instance: r.instance, Position: r.pos.JSON()}, r.isJoined()
+		r.mu.Unlock()
+		if !joined {
+			continue // the fleet does not know us yet; the join makes us report
+		}
+		sending, cancel := context.WithTimeout(ctx, reportTimeout)
+		err := r.cfg.Source.Report(sending, report)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			r.log.Debug("report not sent; the next probe tells as much", zap.Error(err))
+		}
+	}
+}
+
+// dropLoop forgets what nothing can be hit by any more.
+func (r *Reader) dropLoop(ctx context.Context, _ *sync.WaitGroup) {
+	for sleep(ctx, dropEvery, nil) {
+		r.mu.Lock()
+		if now, ok := r.surely(); ok {
+			r.view.Drop(now)
+		}
+		r.mu.Unlock()
+	}
+}
+
+// surely returns a time, in Unix seconds, that has certainly come: by this
+// machine's clock, against which exp is held too, and by the broker's. Were only
+// one of them asked, a clock that ran ahead for a while would have thrown away
+// what still hits once it is set right.
+func (r *Reader) surely() (int64, bool) {
+	if r.broker == 0 {
+		return 0, false
+	}
+	now := r.now()
+	broker := time.UnixMilli(r.broker).Add(time.Duration(now.mono - r.brokeAt.mono))
+	return min(now.wall/int64(time.Second), broker.Unix()), true
+}
