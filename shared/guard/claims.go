@@ -33,6 +33,8 @@ type Claims struct {
 	Via []revoke.Key
 	// Raw is the whole payload, as the issuer wrote it: for claims of its own.
 	Raw json.RawMessage
+
+	verified *verified // for Watch
 }
 
 // HasScope reports whether the token has this scope.

@@ -68,6 +68,13 @@ type Requirement struct {
 	Audience []string
 }
 
+// What a target that hits can be.
+const (
+	CauseHeld  = "held"  // until somebody releases it
+	CauseEnded = "ended" // for good
+	CauseCut   = "cut"   // what was made before is dead
+)
+
 // Where the answer about revocation came from.
 const (
 	SourceView  = "view"  // the view in memory, within its limit

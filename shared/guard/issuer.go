@@ -1,8 +1,17 @@
 package guard
 
 import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/guard/keys"
+	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
@@ -19,7 +28,7 @@ type Issuer struct {
 	Tenant string
 	// Trust are the rotator's identity keys, "ed25519:" and 43 characters of
 	// base64url. What the log says of signing keys counts only when one of these
-	// signed it. Needed for an own issuer unless its keys come from JWKSURL.
+	// signed it. Needed for an own issuer, except with Redis alone.
 	Trust []string
 	// JWKSURL is where the keys are fetched: of a foreign issuer, and of an own
 	// one where no log is followed (Redis alone). https, or http to a loopback
@@ -28,7 +37,8 @@ type Issuer struct {
 	// AllowHTTP permits plain http for JWKSURL beyond loopback: whoever can change
 	// what comes over that network can then make tokens.
 	AllowHTTP bool
-	// Audience: one of these must be in a token's aud; {URL} if empty.
+	// Audience: one of these must be in a token's aud. {URL} if empty; a foreign
+	// issuer needs it.
 	Audience []string
 	// Algs are the signature algorithms taken: ES256 and EdDSA if empty, for a
 	// foreign issuer RS256, PS256 and ES384 too.
@@ -51,5 +61,136 @@ func (i Issuer) Own() bool { return i.Name == "" }
 const (
 	defaultTenant = "default"
 	defaultSkew   = 5 * time.Minute
-	defaultLife   = wire.MaxTokenLife
+	// maxForeignLife bounds MaxLife: entries about a foreign issuer live as long as
+	// its longest registered session.
+	maxForeignLife = 24 * time.Hour
 )
+
+// issuer is an Issuer with its defaults and its keys: a set from the log, or a
+// remote one.
+type issuer struct {
+	Issuer
+	name               string // in targets
+	set                *keys.Set
+	remote             *keys.Remote
+	tenantKey, selfKey revoke.Key
+}
+
+func newIssuer(i Issuer, o *options) (*issuer, error) {
+	if err := i.complete(); err != nil {
+		return nil, fmt.Errorf("issuer %.200q: %w", i.URL, err)
+	}
+	iss := &issuer{Issuer: i, name: i.Name}
+	if i.Own() {
+		iss.name = revoke.Own
+	}
+	tenant, err := revoke.NewTarget(i.Tenant, revoke.Own, revoke.KindTenant, i.Tenant)
+	if err != nil {
+		return nil, fmt.Errorf("issuer %.200q: %w", i.URL, err)
+	}
+	self, err := revoke.NewTarget(i.Tenant, iss.name, revoke.KindIssuer, iss.name)
+	if err != nil {
+		return nil, fmt.Errorf("issuer %.200q: %w", i.URL, err)
+	}
+	iss.tenantKey, iss.selfKey = tenant.Key(), self.Key()
+	if err := iss.openKeys(o); err != nil {
+		return nil, fmt.Errorf("issuer %.200q: %w", i.URL, err)
+	}
+	return iss, nil
+}
+
+// complete fills in what was left out and checks the rest.
+func (i *Issuer) complete() error {
+	if u, err := url.Parse(i.URL); err != nil || u.Scheme == "" || u.Host == "" || u.User != nil {
+		return errors.New("URL: want an absolute URL without credentials")
+	}
+	if i.Name == revoke.Own {
+		return fmt.Errorf("name %q is that of Quash's own issuer: leave it empty", i.Name)
+	}
+	if i.Tenant == "" {
+		i.Tenant = defaultTenant
+	}
+	known := keys.ForeignAlgs()
+	if i.Own() {
+		known = keys.OwnAlgs()
+		i.MaxLife = wire.MaxTokenLife
+	}
+	if len(i.Algs) == 0 {
+		i.Algs = known
+	}
+	for _, a := range i.Algs {
+		if !slices.Contains(known, a) {
+			return fmt.Errorf("algorithm %.20q: want some of %v", a, known)
+		}
+	}
+	if len(i.Types) == 0 {
+		i.Types = []string{"at+jwt", "application/at+jwt"}
+		if !i.Own() {
+			i.Types = append(i.Types, "JWT", "jwt", "")
+		}
+	}
+	if len(i.Audience) == 0 {
+		if !i.Own() {
+			return errors.New("audience: needed for a foreign issuer, or every token that it ever made for anyone would do")
+		}
+		i.Audience = []string{i.URL}
+	}
+	if i.Skew == 0 {
+		i.Skew = defaultSkew
+	}
+	if i.MaxLife == 0 {
+		i.MaxLife = wire.MaxTokenLife
+	}
+	if i.Skew < 0 || i.Skew > time.Hour || i.MaxLife < 0 || i.MaxLife > maxForeignLife {
+		return fmt.Errorf("skew %s, longest life %s: want at most 1h and %s", i.Skew, i.MaxLife, maxForeignLife)
+	}
+	return nil
+}
+
+func (iss *issuer) openKeys(o *options) (err error) {
+	if iss.Own() && o.follows() {
+		if len(iss.Trust) == 0 {
+			return errors.New("trust: needed, or whoever can write the log could make tokens")
+		}
+		iss.set, err = keys.NewSet(iss.Tenant, iss.URL, iss.Trust, iss.Algs)
+		return err
+	}
+	if iss.JWKSURL == "" {
+		return errors.New("JWKSURL: needed for a foreign issuer, and for an own one where no log is followed")
+	}
+	iss.remote, err = keys.NewRemote(keys.RemoteConfig{
+		URL: iss.JWKSURL, AllowHTTP: iss.AllowHTTP, Algs: iss.Algs, Client: o.client, Now: o.now,
+		Log: o.log.Named("keys").With(zap.String("issuer", iss.URL)),
+	})
+	return err
+}
+
+// peek returns a key that is known, without waiting.
+func (iss *issuer) peek(kid string) *keys.Key {
+	if iss.set != nil {
+		return iss.set.Lookup(kid)
+	}
+	return iss.remote.Peek(kid)
+}
+
+// lookup returns a key, waiting for a fetch if there is one to wait for.
+func (iss *issuer) lookup(ctx context.Context, kid string) (*keys.Key, error) {
+	if iss.set == nil {
+		return iss.remote.Lookup(ctx, kid)
+	}
+	if k := iss.set.Lookup(kid); k != nil {
+		return k, nil
+	}
+	return nil, keys.ErrUnknown
+}
+
+// ready says what is missing before tokens of this issuer can be told good.
+func (iss *issuer) ready(now time.Time) error {
+	switch {
+	case iss.set == nil:
+		return iss.remote.Ready()
+	case iss.set.Usable(now) == 0:
+		return errors.New("no signing key is known yet")
+	}
+	return nil
+}
