@@ -118,7 +118,7 @@ func (c *redisConn) Primary(ctx context.Context, shard int) error {
 	}
 	hello, err := client.Do(ctx, "HELLO", "3").Result()
 	if err != nil {
-		return fmt.Errorf("Redis was not asked for its role: %w", err) //nolint:staticcheck // a name
+		return fmt.Errorf("the server was not asked for its role: %w", err)
 	}
 	role := ""
 	if m, ok := hello.(map[any]any); ok {
