@@ -93,7 +93,9 @@ func (v *View) pack(t *table, s State) (what, when uint64, ok bool) {
 	if !ok {
 		return 0, 0, false
 	}
-	t.base, t.hasCut = base, true
+	if !t.hasCut { // once: readers may be looking at it ever after
+		t.base, t.hasCut = base, true
+	}
 	return kindCut<<kindShift | uint64(i)<<epochShift | s.Cut.Seq, uint64(at)<<untilBits | uint64(left), true
 }
 

@@ -204,7 +204,7 @@ func TestMoreEpochsThanAWordCanName(t *testing.T) {
 // Whoever has seen that something was merged must find it, while the tables
 // grow, are dropped from and change under their hands. Run with -race.
 func TestReadersNeverMissWhatWasMergedBefore(t *testing.T) {
-	const n = 30_000
+	const n = 10_000
 	keys := benchKeys(n, 9)
 	state := func(i int) State {
 		s := benchCut(i)
@@ -265,7 +265,7 @@ func TestReadersNeverMissWhatWasMergedBefore(t *testing.T) {
 			more.CutAt++
 			v.Merge(keys[i/2], more)
 		}
-		if i%5000 == 0 {
+		if i%2000 == 0 {
 			v.Merge(Key{7, byte(i)}, State{Ended: true, Until: 1})
 			v.MergeEpoch(Epoch{Number: benchEpoch + uint64(i), D: Stamp{benchEpoch, math.MaxUint64}})
 			if got := v.Drop(2); got != 1 {
