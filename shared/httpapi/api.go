@@ -1,0 +1,242 @@
+package httpapi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// Limits of a request where its operation has no other.
+const (
+	MaxBody     = 64 << 10 // bytes; Operation.MaxBodyBytes is another
+	MaxBulkBody = 1 << 20  // for operations that take many things at once
+	// Deadline of an operation; Timeout is another.
+	Deadline = 30 * time.Second
+)
+
+const (
+	timeoutKey = "quash.timeout"
+	scopeName  = "quash"
+)
+
+// API is one service's.
+type API struct {
+	Huma huma.API
+	mux  *http.ServeMux
+	auth Authorizer
+	log  *zap.Logger
+}
+
+// New returns an API on mux. Its OpenAPI document is at /openapi/NAME.json.
+func New(mux *http.ServeMux, name string, auth Authorizer, log *zap.Logger) *API {
+	replaceErrors()
+	if log == nil {
+		log = zap.NewNop()
+	}
+	c := huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info:    &huma.Info{Title: "Quash " + name, Version: "1"},
+			Components: &huma.Components{
+				Schemas: huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer),
+				SecuritySchemes: map[string]*huma.SecurityScheme{
+					scopeName: {Type: "http", Scheme: "bearer", BearerFormat: "JWT"},
+				},
+			},
+		},
+		OpenAPIPath:                  "/openapi/" + name,
+		DocsPath:                     "", // huma's loads scripts from elsewhere
+		SchemasPath:                  "", // and its hook that links schemas is not set
+		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
+		DefaultFormat:                "application/json",
+		RejectUnknownQueryParameters: true,
+	}
+	return &API{Huma: humago.New(mux, c), mux: mux, auth: auth, log: log}
+}
+
+// OpenAPI returns the document, for tests and for schemas/.
+func (a *API) OpenAPI() *huma.OpenAPI { return a.Huma.OpenAPI() }
+
+// Timeout returns op with another deadline, for operations that wait.
+func Timeout(op huma.Operation, d time.Duration) huma.Operation {
+	if op.Metadata == nil {
+		op.Metadata = map[string]any{}
+	}
+	op.Metadata[timeoutKey] = d
+	return op
+}
+
+// Register adds an operation that needs a scope ("a|b": one of them), or is
+// Public. It panics on an operation without one, at start.
+func Register[I, O any](a *API, op huma.Operation, scope string, handler func(context.Context, *I) (*O, error)) {
+	if scope == "" {
+		panic(fmt.Sprintf("operation %s %s says not who may call it", op.Method, op.Path))
+	}
+	deadline, ok := op.Metadata[timeoutKey].(time.Duration)
+	if !ok {
+		deadline = Deadline
+	}
+	if op.MaxBodyBytes == 0 {
+		op.MaxBodyBytes = MaxBody
+	}
+	op.Errors = append(op.Errors, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
+	if scope != Public {
+		op.Security = []map[string][]string{{scopeName: strings.Split(scope, "|")}}
+		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
+	}
+	strict := bodyReader[I](op.MaxBodyBytes)
+	op.MaxBodyBytes++       // huma refuses a body of exactly its limit
+	op.BodyReadTimeout = -1 // huma's deadline would also end the context of a request that waits; readBody has one
+	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
+		who, err := a.caller(ctx, scope)
+		if err == nil {
+			ctx, err = strict(ctx)
+		}
+		if err != nil {
+			a.fail(ctx, err, scope)
+			return
+		}
+		next(huma.WithValue(ctx, callerKey{}, who))
+	})
+	huma.Register(a.Huma, op, func(ctx context.Context, in *I) (*O, error) {
+		ctx, cancel := context.WithTimeout(ctx, deadline)
+		defer cancel()
+		out, err := handler(ctx, in)
+		if err != nil {
+			return nil, answerOf(ctx, err)
+		}
+		return out, nil
+	})
+}
+
+// Handle adds a handler outside of huma, for streams; it needs a scope all the
+// same, and has no deadline of ours.
+func (a *API) Handle(pattern, scope string, h http.HandlerFunc) {
+	if scope == "" {
+		panic(fmt.Sprintf("handler %s says not who may call it", pattern))
+	}
+	a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+		if scope != Public {
+			who, err := Authorize(r.Context(), a.auth, r.Header.Values("Authorization"), scope)
+			if err != nil {
+				Error(w, r, err, scope)
+				return
+			}
+			r = r.WithContext(WithCaller(r.Context(), who))
+		}
+		h(w, r)
+	})
+}
+
+func (a *API) caller(ctx huma.Context, scope string) (Caller, error) {
+	if scope == Public {
+		return Caller{}, nil
+	}
+	var sent []string
+	ctx.EachHeader(func(name, value string) {
+		if strings.EqualFold(name, "Authorization") {
+			sent = append(sent, value)
+		}
+	})
+	return Authorize(ctx.Context(), a.auth, sent, scope)
+}
+
+func (a *API) fail(ctx huma.Context, err error, scope string) {
+	r, w := humago.Unwrap(ctx)
+	Error(w, r, err, scope)
+}
+
+// Error answers a request with the problem of err, its challenge and request id.
+// Scope is what the operation wanted; it may be empty.
+func Error(w http.ResponseWriter, r *http.Request, err error, scope string) {
+	note(r.Context(), err)
+	for k, v := range errorHeaders(err, len(r.Header.Values("Authorization")) > 0, scope) {
+		w.Header()[k] = v
+	}
+	problem.Write(w, err, RequestID(r.Context()))
+}
+
+// Problem is the body of every answer that is not a success.
+type Problem struct {
+	problem.Document
+	cause error
+}
+
+// Error returns the detail.
+func (p *Problem) Error() string { return p.Detail }
+
+// GetStatus returns the HTTP status, for huma.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// GetHeaders returns Retry-After where it belongs, for huma.
+func (p *Problem) GetHeaders() http.Header { return errorHeaders(p.cause, true, "") }
+
+// ContentType is that of RFC 9457, for huma.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// Unwrap returns the error behind it, which the caller does not see.
+func (p *Problem) Unwrap() error { return p.cause }
+
+func answerOf(ctx context.Context, err error) *Problem {
+	note(ctx, err)
+	return &Problem{Document: problem.DocumentOf(err, RequestID(ctx)), cause: err}
+}
+
+// replaceErrors puts our problem documents in the place of huma's, whose own
+// repeat the value that was refused, and so a secret. Huma has them in package
+// variables only.
+var replaceErrors = sync.OnceFunc(func() {
+	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
+		if ctx == nil {
+			return answerOf(context.Background(), humaError(status, msg, errs))
+		}
+		return answerOf(ctx.Context(), humaError(status, msg, errs))
+	}
+	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+		return answerOf(context.Background(), humaError(status, msg, errs))
+	}
+})
+
+// humaError is the problem behind an error of huma's own.
+func humaError(status int, msg string, errs []error) error {
+	kind := problem.Internal
+	for _, k := range problem.Kinds() {
+		if k.Status() == status {
+			kind = k
+			break
+		}
+	}
+	if kind == problem.Internal && status < 500 {
+		kind = problem.Invalid
+	}
+	cause := errors.Join(errs...)
+	if kind == problem.Internal {
+		return problem.Wrap(kind, cause, "internal error; the operator's log says more")
+	}
+	for _, err := range errs {
+		var d *huma.ErrorDetail
+		if errors.As(err, &d) {
+			_, field, found := strings.Cut(d.Location, ".") // "body.owner", "query.limit"
+			if !found {
+				field = d.Location
+			}
+			// Huma names a missing member in the text only.
+			if name, ok := strings.CutPrefix(d.Message, "expected required property "); ok {
+				name, _, _ = strings.Cut(name, " ")
+				return problem.FieldError(strings.TrimPrefix(field+"."+name, "body."), "is required")
+			}
+			return problem.FieldError(field, "%s", d.Message)
+		}
+	}
+	return problem.Wrap(kind, cause, "%s", msg)
+}

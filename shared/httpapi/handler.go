@@ -1,0 +1,141 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/problem"
+)
+
+type eventKey struct{}
+
+// event is what is known of a request; handlers add to it. Owned by its request.
+type event struct {
+	id  string
+	err error
+}
+
+// RequestID returns the id of the request that ctx belongs to.
+func RequestID(ctx context.Context) string {
+	if e, ok := ctx.Value(eventKey{}).(*event); ok {
+		return e.id
+	}
+	return ""
+}
+
+// note keeps an error for the request's log line.
+func note(ctx context.Context, err error) {
+	if e, ok := ctx.Value(eventKey{}).(*event); ok {
+		e.err = err
+	}
+}
+
+// Handler returns mux with what all requests have: an id, no-store, problem
+// documents for unknown paths (404) and methods (405, with Allow), a 500 for a
+// panic, and one log line.
+func Handler(mux *http.ServeMux, log *zap.Logger) http.Handler {
+	if log == nil {
+		log = zap.NewNop()
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		start := time.Now()
+		var id [8]byte
+		_, _ = rand.Read(id[:]) // never fails
+		e := &event{id: hex.EncodeToString(id[:])}
+		r = r.WithContext(context.WithValue(r.Context(), eventKey{}, e))
+		h := w.Header()
+		h.Set("X-Request-Id", e.id)
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		rec := &recorder{ResponseWriter: w}
+		defer func() {
+			if p := recover(); p != nil {
+				if p == http.ErrAbortHandler {
+					panic(p)
+				}
+				log.Error("panic in a request", zap.String("request_id", e.id), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+				if rec.status == 0 {
+					problem.Write(rec, problem.New(problem.Internal, "internal error; the operator's log says more"), e.id)
+				}
+			}
+			line(log, r, rec.status, e, time.Since(start))
+		}()
+		handler, pattern := mux.Handler(r)
+		if pattern == "" {
+			unmatched(rec, r, handler, e.id)
+			return
+		}
+		mux.ServeHTTP(rec, r)
+	})
+}
+
+// line never has the query: tokens have been put there.
+func line(log *zap.Logger, r *http.Request, status int, e *event, took time.Duration) {
+	fields := []zap.Field{
+		zap.String("request_id", e.id), zap.String("method", r.Method), zap.String("path", r.URL.Path),
+		zap.Int("status", status), zap.Duration("took", took),
+	}
+	switch {
+	case e.err != nil && status >= http.StatusInternalServerError:
+		log.Error("request", append(fields, zap.Error(e.err))...)
+	case e.err != nil:
+		log.Debug("request", append(fields, zap.Error(e.err))...)
+	default:
+		log.Debug("request", fields...)
+	}
+}
+
+// unmatched asks the mux's own answer what it would be, and says it as a problem.
+func unmatched(w http.ResponseWriter, r *http.Request, own http.Handler, id string) {
+	probe := &discard{header: http.Header{}}
+	own.ServeHTTP(probe, r)
+	if probe.status != http.StatusMethodNotAllowed {
+		problem.Write(w, problem.New(problem.NotFound, "there is nothing at this path"), id)
+		return
+	}
+	allow := probe.header.Get("Allow")
+	w.Header().Set("Allow", allow)
+	problem.Write(w, problem.New(problem.Method, "this path takes %s", allow), id)
+}
+
+// discard is a ResponseWriter that keeps status and header.
+type discard struct {
+	header http.Header
+	status int
+}
+
+func (d *discard) Header() http.Header         { return d.header }
+func (d *discard) Write(b []byte) (int, error) { return len(b), nil }
+func (d *discard) WriteHeader(status int)      { d.status = status }
+
+// recorder remembers the status for the log line.
+type recorder struct {
+	http.ResponseWriter
+	status int
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if r.status == 0 {
+		r.status = http.StatusOK
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Flush is for streams.
+func (r *recorder) Flush() { _ = http.NewResponseController(r.ResponseWriter).Flush() }
+
+// Unwrap lets http.ResponseController reach Flush and deadlines.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
