@@ -84,6 +84,9 @@ func scope(role, signer string) *jwt.UserScope {
 			pub = append(append(pub, reads("KV_"+bucket)...), manages("KV_"+bucket)...)
 			pub = append(pub, "$KV."+bucket+".>")
 		}
+		if role == Issuer {
+			pub = append(pub, reads("KV_signing_keys")...) // sealed; it signs with them
+		}
 		pub = append(pub, "$JS.API.INFO", wire.CommitPrefix+role)
 		follow()
 		api := wire.APIIssuer

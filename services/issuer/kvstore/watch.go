@@ -1,0 +1,184 @@
+package kvstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/kv"
+)
+
+const (
+	// beatPeriod is how often a replica writes its beat.
+	beatPeriod = time.Minute
+	// beatBack is how long a beat may take to come back before the watch is
+	// started again.
+	beatBack = 10 * time.Second
+	// beatLife is how long a beat stays in the bucket: it means something to its
+	// writer only, while that watches.
+	beatLife = time.Hour
+	// copyLife is how old the last own write that came back may be.
+	copyLife = 10 * time.Minute
+)
+
+// beat is what is known of the own writes: owned by the watch, read by all.
+type beat struct {
+	mu   sync.Mutex
+	n    uint64
+	sent map[uint64]time.Time // not back yet
+	back time.Time            // when the newest one that came back was sent
+	came chan struct{}        // has room for one
+}
+
+func (b *beat) send(now time.Time) uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.n++
+	if b.sent == nil {
+		b.sent = map[uint64]time.Time{}
+	}
+	b.sent[b.n] = now
+	return b.n
+}
+
+func (b *beat) arrived(n uint64) {
+	b.mu.Lock()
+	at, ok := b.sent[n]
+	if ok && at.After(b.back) {
+		b.back = at
+	}
+	for m := range b.sent {
+		if m <= n {
+			delete(b.sent, m)
+		}
+	}
+	b.mu.Unlock()
+	if ok {
+		select {
+		case b.came <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (b *beat) age(now time.Time) (time.Duration, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.back.IsZero() {
+		return 0, false
+	}
+	// By the monotonic or the wall clock, whichever says more: machines sleep.
+	return max(now.Sub(b.back), now.Round(0).Sub(b.back.Round(0))), true
+}
+
+// Ready implements issuer.Table.
+func (t *table[T, R]) Ready() error {
+	age, ok := t.beat.age(t.now())
+	switch {
+	case !ok:
+		return fmt.Errorf("the copy of %s has not been read yet", t.bucket)
+	case age > copyLife:
+		return fmt.Errorf("the copy of %s has shown no write for %v", t.bucket, age.Round(time.Second))
+	}
+	return nil
+}
+
+// run keeps the copy until ctx ends.
+func (t *table[T, R]) run(ctx context.Context, instance string) error {
+	for {
+		err := t.watch(ctx, kv.BeatPrefix+t.bucket+"."+instance)
+		if ctx.Err() != nil {
+			return nil
+		}
+		t.log.Warn("watch ended; starting it again", zap.String("bucket", t.bucket), zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+var errStalled = errors.New("a write of our own did not come back in time")
+
+// watch reads the whole bucket, then follows it. It ends with an error when the
+// watch does, or when a beat does not come back.
+func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	w, err := t.b.WatchAll(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = w.Stop() }() // the connection may be gone: then so is the watch
+
+	into := newReplica(t.groups)
+	next := time.NewTimer(0)
+	defer next.Stop()
+	var overdue <-chan time.Time
+	loaded := false
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case e, ok := <-w.Updates():
+			switch {
+			case !ok:
+				return errors.New("the watch was closed")
+			case e == nil:
+				t.copy.take(into)
+				into, loaded = t.copy, true
+				next.Reset(0)
+			default:
+				t.apply(into, e, beatKey)
+			}
+		case <-next.C:
+			if loaded {
+				overdue = time.After(beatBack)
+				t.sendBeat(ctx, beatKey)
+			}
+			next.Reset(beatPeriod)
+		case <-t.beat.came:
+			overdue = nil
+		case <-overdue:
+			return errStalled
+		}
+	}
+}
+
+func (t *table[T, R]) apply(into *replica[T], e jetstream.KeyValueEntry, beatKey string) {
+	if len(e.Key()) > len(kv.BeatPrefix) && e.Key()[:len(kv.BeatPrefix)] == kv.BeatPrefix {
+		if n, err := strconv.ParseUint(string(e.Value()), 10, 64); err == nil && e.Key() == beatKey {
+			t.beat.arrived(n)
+		}
+		return
+	}
+	if e.Operation() != jetstream.KeyValuePut {
+		into.drop(e.Key(), e.Revision())
+		return
+	}
+	v, err := t.decode(e)
+	if err != nil {
+		// It is not in the copy, so that whoever needs it meets the same error.
+		t.log.Error("a record can't be read", zap.Error(err))
+		into.drop(e.Key(), e.Revision())
+		return
+	}
+	into.put(e.Key(), v, e.Revision())
+}
+
+// sendBeat writes the beat without waiting for it: if it does not come back, the
+// watch is started again.
+func (t *table[T, R]) sendBeat(ctx context.Context, key string) {
+	n := t.beat.send(t.now())
+	_, err := t.js.PublishAsync("$KV."+t.bucket+"."+key, strconv.AppendUint(nil, n, 10), jetstream.WithMsgTTL(beatLife))
+	if err != nil && ctx.Err() == nil {
+		t.log.Warn("a beat could not be written", zap.String("bucket", t.bucket), zap.Error(err))
+	}
+}

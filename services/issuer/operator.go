@@ -1,0 +1,116 @@
+package issuer
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/rights"
+)
+
+// system is who does what nobody asked for.
+func (s *Service) system() Caller {
+	return Caller{Actor: "system:issuer", Tenant: s.cfg.Tenant, Scopes: rights.All()}
+}
+
+// EnsureRoles makes the fixed roles that are missing, and gives those that are
+// there what a newer version adds. It may be done by every replica at each start.
+func (s *Service) EnsureRoles(ctx context.Context) error {
+	for _, fixed := range rights.Roles() {
+		key := RoleKey(s.cfg.Tenant, fixed.Name)
+		r, err := s.d.Store.Roles.Load(ctx, key)
+		if problem.KindOf(err) == problem.NotFound {
+			_, err = s.makeRole(ctx, s.system(), fixed.Name, fixed.Scopes, true, "fixed role")
+			if problem.KindOf(err) == problem.Conflict {
+				err = nil // another replica was faster
+			}
+			if err != nil {
+				return fmt.Errorf("role %s: %w", fixed.Name, err)
+			}
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("role %s: %w", fixed.Name, err)
+		}
+		if !narrows(fixed.Scopes, r.Scopes) {
+			continue
+		}
+		_, err = s.d.Store.Roles.Change(ctx, key, func(r Role) (Role, error) {
+			r.Scopes, r.Meta = union(append([]string(nil), r.Scopes...), fixed.Scopes), s.meta(s.system(), "fixed role of a newer version")
+			return r, nil
+		})
+		if err != nil {
+			return fmt.Errorf("role %s: %w", fixed.Name, err)
+		}
+	}
+	return nil
+}
+
+// FirstOperator is the principal that owns the first operator's key.
+const FirstOperator = "operator"
+
+// EnsureOperator makes the first operator's API key in an installation that has
+// had none yet, and hands it to save, which must put it where only the operator
+// can read it. Only then is the installation no longer empty: after a crash in
+// between there is another key, and the one that nobody has got is ended.
+//
+// It reports whether this call made the key. Several replicas may call it at
+// once; one of them makes the key that counts.
+func (s *Service) EnsureOperator(ctx context.Context, save func(id, secret string) error) (bool, error) {
+	t, err := s.d.Store.Tenants.Load(ctx, s.cfg.Tenant)
+	if problem.KindOf(err) == problem.NotFound {
+		t = Tenant{Name: s.cfg.Tenant, Created: s.d.Now().UTC().Truncate(time.Millisecond), Meta: s.meta(s.system(), "first start")}
+		err = s.d.Store.Tenants.Create(ctx, t.Name, t)
+		if problem.KindOf(err) == problem.Conflict {
+			t, err = s.d.Store.Tenants.Load(ctx, s.cfg.Tenant)
+		}
+	}
+	if err != nil {
+		return false, fmt.Errorf("first operator: %w", err)
+	}
+	if t.Operator != "" {
+		return false, nil
+	}
+	k, secret, err := s.CreateKey(ctx, s.system(), NewKey{
+		Owner: FirstOperator, Name: "first operator", Roles: []string{rights.Operator}, Life: MaxKeyLife, Reason: "first start of an empty installation",
+	})
+	if err != nil {
+		return false, fmt.Errorf("first operator: %w", err)
+	}
+	if err := save(k.ID, secret.Reveal()); err != nil {
+		_, _ = s.DeleteKey(ctx, s.system(), k.ID, "it could not be handed over") // nobody has it
+		return false, fmt.Errorf("first operator: hand over the key: %w", err)
+	}
+	t, err = s.d.Store.Tenants.Change(ctx, s.cfg.Tenant, func(t Tenant) (Tenant, error) {
+		if t.Operator == "" {
+			t.Operator, t.Meta = k.ID, s.meta(s.system(), "first operator's key handed over")
+		}
+		return t, nil
+	})
+	if err != nil {
+		return false, fmt.Errorf("first operator: %w", err)
+	}
+	if t.Operator != k.ID {
+		_, err := s.DeleteKey(ctx, s.system(), k.ID, "another replica made the first operator's key")
+		return false, err
+	}
+	return true, s.endUnclaimed(ctx, k.ID)
+}
+
+// endUnclaimed ends keys of the first operator's that were made before a crash
+// and not handed over.
+func (s *Service) endUnclaimed(ctx context.Context, handedOver string) error {
+	keys, err := s.Keys(ctx, s.system(), KeyFilter{Owner: FirstOperator, Kind: APIKey})
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if k.ID != handedOver && k.Meta.Actor == s.system().Actor {
+			if _, err := s.DeleteKey(ctx, s.system(), k.ID, "it was never handed over"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

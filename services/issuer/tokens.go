@@ -1,0 +1,172 @@
+package issuer
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/quash-project/quash/shared/apikey"
+	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// Introspect tells an authenticated client about a token (RFC 7662): the client
+// that it was issued to, or one that serves its audience. To anybody else, and
+// of anything that is no good token, it says that it is not active.
+func (s *Service) Introspect(ctx context.Context, auth ClientAuth, token string) (*Claims, error) {
+	who, err := stampFirst(ctx, s, false, func(m *making) (authenticated, error) {
+		return s.authenticate(ctx, m, auth)
+	})
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.d.Verifier.Verify(ctx, token)
+	if errors.Is(err, ErrNotOurs) {
+		return nil, nil //nolint:nilnil // not active
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !who.mayIntrospect(&v.Token) {
+		return nil, nil //nolint:nilnil // not active, to this client
+	}
+	if v.Unknown {
+		return nil, problem.New(problem.Unavailable, "the log can't be followed now, so nothing can be said of tokens; try again")
+	}
+	if !v.Active {
+		return nil, nil //nolint:nilnil // not active
+	}
+	return &v.Token, nil
+}
+
+func (a *authenticated) mayIntrospect(t *Claims) bool {
+	if t.ClientID == a.id || slices.Contains(t.Audience, a.id) {
+		return true
+	}
+	return a.client != nil && slices.ContainsFunc(t.Audience, func(aud string) bool { return slices.Contains(a.client.Serves, aud) })
+}
+
+// Revoke ends a token of an authenticated client's own (RFC 7009). It returns
+// without an error when that is durable, and for what is no token at all: RFC
+// 7009, 2.2: "invalid tokens do not cause an error response".
+func (s *Service) Revoke(ctx context.Context, auth ClientAuth, token string) error {
+	who, err := stampFirst(ctx, s, false, func(m *making) (authenticated, error) {
+		return s.authenticate(ctx, m, auth)
+	})
+	if err != nil {
+		return err
+	}
+	if kind, err := apikey.Parse(token); err == nil {
+		return s.revokeSecret(ctx, who, kind, token)
+	}
+	v, err := s.d.Verifier.Verify(ctx, token)
+	if errors.Is(err, ErrNotOurs) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if v.Token.ClientID != who.id {
+		return refuse(CodeInvalidGrant, "the token was issued to another client")
+	}
+	if v.Token.Expires <= s.d.Now().Unix() {
+		return nil
+	}
+	// The same token is the same request, whoever asks how often.
+	_, err = s.d.Committer.Commit(ctx, commit.Request{
+		Key: "rfc7009:" + v.Token.ID, Tenant: s.cfg.Tenant, Op: commit.Revoke,
+		Targets: []commit.Target{{Kind: revoke.KindToken, ID: v.Token.ID}},
+		Reason:  "revoked by its client (RFC 7009)", Actor: "client:" + who.id, Record: true,
+	})
+	return err
+}
+
+// revokeSecret ends an API key at its own wish: whoever has found a key can do
+// no better with it than that.
+func (s *Service) revokeSecret(ctx context.Context, who authenticated, kind apikey.Kind, secret string) error {
+	if kind != apikey.Key {
+		return refuse(CodeUnsupportedTokenType, "a %s can't be revoked here", kind)
+	}
+	caller := Caller{Actor: "client:" + who.id, Tenant: s.cfg.Tenant}
+	k, err := s.Key(ctx, caller, apikey.ID(secret))
+	if problem.KindOf(err) == problem.NotFound {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if k.Kind != APIKey || !k.Hash.Equal(apikey.HashOf(secret)) {
+		return nil
+	}
+	if k.ClientID() != who.id {
+		return refuse(CodeInvalidGrant, "the key was issued to another client")
+	}
+	_, err = s.DeleteKey(ctx, caller, k.ID, "revoked by its client (RFC 7009)")
+	if problem.KindOf(err) == problem.NotFound {
+		return nil
+	}
+	return err
+}
+
+// Found is what a secret turned out to be.
+type Found struct {
+	Kind   string // "key", "secret" or "refresh"
+	ID     string
+	Target string
+	Known  bool // there is a record of it
+	Owner  string
+	Client string
+}
+
+// Lookup tells what a pasted secret is. A secret without a record (removed
+// already, or never written) is named all the same: its id is made from it.
+func (s *Service) Lookup(ctx context.Context, c Caller, secret string) (Found, error) {
+	if err := s.checkTenant(c); err != nil {
+		return Found{}, err
+	}
+	kind, err := apikey.Parse(secret)
+	if err != nil {
+		return Found{}, problem.FieldError("secret", "%v", err)
+	}
+	f := Found{Kind: kind.String(), ID: apikey.ID(secret)}
+	f.Target = revoke.Target{Kind: revoke.KindKey, ID: f.ID}.String()
+	k, err := s.Key(ctx, c, f.ID)
+	switch {
+	case problem.KindOf(err) == problem.NotFound:
+		return f, nil
+	case err != nil:
+		return Found{}, err
+	case k.Hash.Equal(apikey.HashOf(secret)):
+		f.Known, f.Owner, f.Client = true, k.Owner, k.Client
+	}
+	return f, nil
+}
+
+// HitBy names the targets by which a record is dead or held just now, for
+// people who look at it. It decides nothing.
+func (s *Service) HitBy(stamp revoke.Stamp, targets ...revoke.Target) []string {
+	view := s.d.Reader.View()
+	targets = append(targets,
+		revoke.Target{Tenant: s.cfg.Tenant, Issuer: revoke.Own, Kind: revoke.KindTenant, ID: s.cfg.Tenant},
+		revoke.Target{Tenant: s.cfg.Tenant, Issuer: revoke.Own, Kind: revoke.KindIssuer, ID: revoke.Own})
+	var out []string
+	for _, t := range targets {
+		if view.Hit(t.Key(), stamp) {
+			out = append(out, t.String())
+		}
+	}
+	return out
+}
+
+// KeyTargets returns the targets of a key by name.
+func KeyTargets(k *Key) []revoke.Target {
+	own := func(kind revoke.Kind, id string) revoke.Target {
+		return revoke.Target{Tenant: k.Tenant, Issuer: revoke.Own, Kind: kind, ID: id}
+	}
+	client := k.ClientID()
+	return []revoke.Target{
+		own(revoke.KindKey, k.ID), own(revoke.KindPrincipal, k.Owner), own(revoke.KindClient, client),
+		own(revoke.KindGrant, revoke.PairID(k.Owner, client)),
+	}
+}

@@ -1,0 +1,6 @@
+package kv
+
+// BeatPrefix begins the keys of beats: records that a replica writes into a
+// bucket only to see them come back in its own watch. They say nothing about
+// anything, and whoever accounts for changes leaves them out.
+const BeatPrefix = "_beat."
