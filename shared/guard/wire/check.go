@@ -63,8 +63,9 @@ func unknownOp(op string) bool {
 }
 
 // ops returns the ops that have targets, in their fixed order.
-func (m *Message) ops() []string {
-	ops := make([]string, 0, 4)
+func (m *Message) ops() []string { return m.appendOps(make([]string, 0, 4)) }
+
+func (m *Message) appendOps(ops []string) []string {
 	if len(m.Cut) > 0 {
 		ops = append(ops, OpCut)
 	}
@@ -143,7 +144,8 @@ func (m *Message) checkOwnership() error {
 }
 
 func (m *Message) checkEntry(received bool) error {
-	ops := m.ops()
+	var few [4]string
+	ops := m.appendOps(few[:0])
 	n := len(m.Cut) + len(m.End) + len(m.Hold) + len(m.Release)
 	switch {
 	case n == 0:
@@ -185,11 +187,22 @@ func (m *Message) checkEntry(received bool) error {
 
 // twice reports whether any of the n targets is there more than once.
 func (m *Message) twice(n int) bool {
-	if n == 1 {
+	lists := [...][]revoke.Key{m.Cut, m.End, m.Hold}
+	if len(m.Release) == 0 && n <= 16 {
+		var few [16]revoke.Key // the usual entry; no map for it
+		have := few[:0]
+		for _, ks := range lists {
+			for _, k := range ks {
+				if slices.Contains(have, k) {
+					return true
+				}
+				have = append(have, k)
+			}
+		}
 		return false
 	}
 	seen := make(map[revoke.Key]struct{}, n)
-	for _, ks := range [...][]revoke.Key{m.Cut, m.End, m.Hold} {
+	for _, ks := range lists {
 		for _, k := range ks {
 			seen[k] = struct{}{}
 		}

@@ -217,7 +217,7 @@ func parse(data []byte) (m Message, err error) {
 		case mEnd:
 			m.End = s.keys()
 		case mHold:
-			m.Hold = append(m.Hold, s.keys()...)
+			m.Hold = append(s.keys(), m.Hold...) // "first" may have come before
 		case mRelease:
 			m.Release = s.positions()
 		case mOps:
@@ -280,7 +280,8 @@ func (s *scanner) text() string {
 func (s *scanner) keys() []revoke.Key {
 	var ks []revoke.Key
 	for s.open('['); s.more(']'); {
-		k, err := revoke.ParseKey(string(s.str()))
+		var k revoke.Key
+		err := k.UnmarshalText(s.str())
 		switch {
 		case s.err != nil:
 		case err != nil:
@@ -300,7 +301,8 @@ func (s *scanner) positions() map[revoke.Key]revoke.Stamp {
 	ps := map[revoke.Key]revoke.Stamp{}
 	for s.open('{'); s.more('}'); {
 		name := s.name()
-		k, err := revoke.ParseKey(string(name))
+		var k revoke.Key
+		err := k.UnmarshalText(name)
 		_, twice := ps[k]
 		switch {
 		case s.err != nil:
