@@ -76,6 +76,8 @@ func (r *Reader) Fresh(ctx context.Context) error {
 	kick(r.kickProbe)
 	select {
 	case <-w.done:
+		r.mu.Lock() // until what was proved is published: Check must tell it from here on
+		defer r.mu.Unlock()
 		return nil
 	case <-ctx.Done():
 	}
