@@ -1,0 +1,168 @@
+// Package process is what every main has: signals, exit codes, listeners, and
+// the address for operators with /livez and /readyz.
+package process
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Context returns one that ends at an interrupt or SIGTERM. A second signal ends
+// the process at once.
+func Context() (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // gives signals back their default
+	return ctx, stop
+}
+
+// Exit prints err, if there is one, and ends the process with 0 or 1.
+func Exit(name string, err error) {
+	os.Exit(report(os.Stderr, name, err))
+}
+
+func report(w io.Writer, name string, err error) int {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return 0
+	}
+	_, _ = fmt.Fprintf(w, "%s: %v\n", name, err)
+	return 1
+}
+
+// Service is what a main runs.
+type Service interface {
+	// Handler answers requests; it is called before Run.
+	Handler() http.Handler
+	// Run works until ctx ends, and returns when what it accepted is done.
+	Run(ctx context.Context) error
+	// Ready returns nil, or what it waits for.
+	Ready() error
+}
+
+// Listen is where a Service is reached.
+type Listen struct {
+	Addr  string `koanf:"addr"`  // of its API, host:port
+	Admin string `koanf:"admin"` // of /livez and /readyz; empty: none
+	Cert  string `koanf:"cert"`  // PEM file; without it Addr must be loopback
+	Key   string `koanf:"key"`   // PEM file
+}
+
+// Validate says what is wrong.
+func (l Listen) Validate() error {
+	host, _, err := net.SplitHostPort(l.Addr)
+	if err != nil {
+		return fmt.Errorf("listen.addr %q: must be host:port", l.Addr)
+	}
+	if (l.Cert == "") != (l.Key == "") {
+		return errors.New("listen.cert and listen.key: give both or none")
+	}
+	if l.Cert == "" && !Loopback(host) {
+		return fmt.Errorf("listen.addr %q: without listen.cert only loopback is allowed: API keys and tokens would pass in clear", l.Addr)
+	}
+	return nil
+}
+
+// Loopback reports whether a host is this machine only.
+func Loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+// drain is how long open requests may take after the end was asked for.
+const drain = 10 * time.Second
+
+// Serve runs s until ctx ends: then it takes no new request, finishes those that
+// it has, and lets s finish its own.
+func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
+	ln, err := net.Listen("tcp", l.Addr)
+	if err != nil {
+		return err
+	}
+	var stopping atomic.Bool
+	if l.Admin != "" {
+		admin, err := net.Listen("tcp", l.Admin)
+		if err != nil {
+			_ = ln.Close()
+			return err
+		}
+		srv := NewServer(Admin(func() error {
+			if stopping.Load() {
+				return errors.New("stopping")
+			}
+			return s.Ready()
+		}))
+		go func() { _ = srv.Serve(admin) }()
+		defer srv.Close()
+	}
+	srv := NewServer(s.Handler())
+	failed := make(chan error, 2)
+	go func() {
+		if l.Cert != "" {
+			failed <- srv.ServeTLS(ln, l.Cert, l.Key)
+			return
+		}
+		failed <- srv.Serve(ln)
+	}()
+	work, finish := context.WithCancel(context.WithoutCancel(ctx))
+	defer finish()
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(work) }()
+	log.Info("listening", zap.String("addr", ln.Addr().String()))
+
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		err = fmt.Errorf("listener %s: %w", l.Addr, err)
+	case err = <-ended:
+		if err == nil {
+			err = errors.New("ended by itself")
+		}
+		_ = srv.Close()
+		return err
+	}
+	stopping.Store(true)
+	log.Info("stopping: finishing open requests")
+	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	if serr := srv.Shutdown(short); serr != nil {
+		log.Warn("requests were cut off", zap.Error(serr))
+	}
+	finish()
+	rerr := <-ended
+	if errors.Is(rerr, context.Canceled) {
+		rerr = nil
+	}
+	return errors.Join(err, rerr)
+}
+
+// NewServer returns a server with the timeouts that all of ours have. Bodies
+// have a deadline of their own; answers may take as long as their operation.
+func NewServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+}
+
+// Admin answers /livez (the process runs) and /readyz (it may be asked).
+func Admin(ready func() error) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if err := ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
+	return mux
+}

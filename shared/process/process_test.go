@@ -1,0 +1,122 @@
+package process
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+type fake struct {
+	entered chan struct{}
+	release chan struct{}
+	ended   chan struct{}
+}
+
+func (f *fake) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(f.entered)
+		<-f.release
+		_, _ = io.WriteString(w, "done")
+	})
+}
+
+func (f *fake) Run(ctx context.Context) error {
+	<-ctx.Done()
+	close(f.ended)
+	return ctx.Err()
+}
+
+func (f *fake) Ready() error { return errors.New("waiting for NATS") }
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+func get(url string) (string, error) {
+	var err error
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+		var res *http.Response
+		if res, err = http.Get(url); err == nil {
+			defer res.Body.Close()
+			b, err := io.ReadAll(res.Body)
+			return res.Status + " " + string(b), err
+		}
+	}
+	return "", err
+}
+
+func TestSignalLosesNoAcceptedRequest(t *testing.T) {
+	f := &fake{make(chan struct{}), make(chan struct{}), make(chan struct{})}
+	l := Listen{Addr: freeAddr(t), Admin: freeAddr(t)}
+	ctx, signal := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- Serve(ctx, l, f, zap.NewNop()) }()
+
+	answer := make(chan string, 1)
+	go func() {
+		s, err := get("http://" + l.Addr)
+		if err != nil {
+			s = err.Error()
+		}
+		answer <- s
+	}()
+	<-f.entered
+	if got, _ := get("http://" + l.Admin + "/livez"); got != "200 OK ok\n" {
+		t.Errorf("livez: %q", got)
+	}
+	if got, _ := get("http://" + l.Admin + "/readyz"); !strings.HasPrefix(got, "503 ") || !strings.Contains(got, "waiting for NATS") {
+		t.Errorf("readyz: %q", got)
+	}
+	signal()
+	select {
+	case <-f.ended:
+		t.Error("the service ended before its request was answered")
+	case err := <-result:
+		t.Errorf("ended with a request open: %v", err)
+	case <-time.After(50 * time.Millisecond): // nothing should come; a fault may need a moment to show
+	}
+	close(f.release)
+	if got := <-answer; got != "200 OK done" {
+		t.Errorf("the accepted request got %q", got)
+	}
+	if err := <-result; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestClearTextLeavesTheMachineNowhere(t *testing.T) {
+	for addr, ok := range map[string]bool{
+		"127.0.0.1:80": true, "[::1]:80": true, "localhost:80": true,
+		":80": false, "0.0.0.0:80": false, "10.0.0.1:80": false, "[::]:80": false, "x": false,
+	} {
+		if err := (Listen{Addr: addr}).Validate(); (err == nil) != ok {
+			t.Errorf("%s: %v", addr, err)
+		}
+	}
+	if err := (Listen{Addr: ":443", Cert: "c", Key: "k"}).Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	var b strings.Builder
+	if report(&b, "quash", nil) != 0 || report(&b, "quash", context.Canceled) != 0 || b.Len() > 0 {
+		t.Errorf("an ordinary end printed %q", b.String())
+	}
+	if report(&b, "quash", errors.New("no disk")) != 1 || b.String() != "quash: no disk\n" {
+		t.Errorf("printed %q", b.String())
+	}
+}
