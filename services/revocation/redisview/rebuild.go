@@ -67,7 +67,7 @@ func (s *shard) claim(ctx context.Context, raw string) (written, error) {
 		return written{}, err
 	}
 	if old, err := wire.ParseRedisMeta(raw); err == nil {
-		if err := s.judgeOld(ctx, old, n); err != nil {
+		if err := s.judgeOld(old, n); err != nil {
 			return written{}, err
 		}
 	}
@@ -93,19 +93,15 @@ func (s *shard) claim(ctx context.Context, raw string) (written, error) {
 }
 
 // judgeOld holds the meta that is about to be replaced against the log: it may
-// be proof that the log went back, and Redis may hold what the log lost.
-func (s *shard) judgeOld(ctx context.Context, old wire.RedisMeta, n news) error {
+// be proof that the log went back. What Redis holds and the log lacks is the
+// ledger's to read, before it is ready in its new epoch.
+func (s *shard) judgeOld(old wire.RedisMeta, n news) error {
 	has, known := s.w.source.Holds(old.Position)
 	if n.at.Stamp.Less(old.Position.Stamp) || old.Position.Epoch == n.at.Epoch && known && !has {
 		// When nobody sees to it the view is rebuilt; readers that knew the meta
 		// stay incomplete until the log has passed it.
 		if s.w.cfg.Proof != nil && s.w.cfg.Proof(old.Position, old.Epochs) {
 			return errWentBack
-		}
-	}
-	if old.Position.Epoch < n.at.Epoch && s.w.cfg.Recommit != nil {
-		if err := s.w.cfg.Recommit(ctx); err != nil {
-			return fmt.Errorf("the Redis view is of an older epoch, and what it holds is not in the log again yet: %w", err)
 		}
 	}
 	return nil

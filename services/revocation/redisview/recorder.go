@@ -1,6 +1,8 @@
 package redisview
 
 import (
+	"context"
+	"fmt"
 	"sync"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -28,6 +30,7 @@ type recorder struct {
 	last    wire.Position // of the newest message
 	stamp   revoke.Stamp  // of the newest entry or epoch
 	cut     bool          // changes were dropped: base is the last of them
+	moved   chan struct{} // closed when last grows; nil: nobody waits
 }
 
 // add takes in a message after it was applied.
@@ -37,6 +40,10 @@ func (r *recorder) add(s wire.Stored) {
 	p := s.Position()
 	if r.last.Stamp.Less(p.Stamp) {
 		r.last = p
+		if r.moved != nil {
+			close(r.moved)
+			r.moved = nil
+		}
 	}
 	if s.Message.Kind == wire.KindEntry || s.Message.Kind == wire.KindEpoch {
 		r.stamp = r.stamp.Max(p.Stamp)
@@ -67,6 +74,28 @@ func (r *recorder) end() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.first + uint64(len(r.changes))
+}
+
+// observed waits until everything up to a position was added: the ledger tells
+// its observers a moment after it says that it has applied something.
+func (r *recorder) observed(ctx context.Context, p revoke.Stamp) error {
+	for {
+		r.mu.Lock()
+		if !r.last.Stamp.Less(p) {
+			r.mu.Unlock()
+			return nil
+		}
+		if r.moved == nil {
+			r.moved = make(chan struct{})
+		}
+		moved := r.moved
+		r.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for %s to be observed: %w", p, context.Cause(ctx))
+		}
+	}
 }
 
 // news is what came since a place.

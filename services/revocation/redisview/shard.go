@@ -263,11 +263,11 @@ func (s *shard) head(ctx context.Context, place uint64) (news, error) {
 	if has, known := s.w.source.Holds(tick); !has || !known {
 		return news{}, fmt.Errorf("the tick at %s is not in the log", tick.Stamp)
 	}
+	if err := s.w.rec.observed(ctx, tick.Stamp); err != nil {
+		return news{}, err
+	}
 	n, ok := s.w.rec.since(place)
-	switch {
-	case n.at.Stamp.Less(tick.Stamp):
-		return n, fmt.Errorf("the log was applied up to %s, and observed up to %s", tick.Stamp, n.at.Stamp)
-	case !ok:
+	if !ok {
 		return n, errDropped
 	}
 	return n, nil

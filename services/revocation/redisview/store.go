@@ -88,6 +88,12 @@ func (s *redisStore) Get(ctx context.Context, key string) (string, error) {
 var errChanged = errors.New("the meta has changed")
 
 func (s *redisStore) Swap(ctx context.Context, meta, old, next string, entries []Entry) (bool, error) {
+	// The watch sees a flush; that of the in-process server does not. With this a
+	// meta is never put back into a database that was emptied in between.
+	only := "XX"
+	if old == "" {
+		only = "NX"
+	}
 	err := s.client.Watch(ctx, func(tx *redis.Tx) error {
 		now, err := tx.Get(ctx, meta).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
@@ -106,13 +112,13 @@ func (s *redisStore) Swap(ctx context.Context, meta, old, next string, entries [
 				_ = p.Do(ctx, "SET", e.Key, e.Value, "EXAT", e.ExpireAt) // alike
 			}
 			if next != "" {
-				_ = p.Do(ctx, "SET", meta, next) // alike
+				_ = p.Do(ctx, "SET", meta, next, only) // alike
 			}
 			return nil
 		})
 		return err
 	}, meta)
-	if errors.Is(err, errChanged) || errors.Is(err, redis.TxFailedErr) {
+	if errors.Is(err, errChanged) || errors.Is(err, redis.TxFailedErr) || errors.Is(err, redis.Nil) {
 		return false, nil
 	}
 	return err == nil, err

@@ -22,8 +22,7 @@ type Log interface {
 	View() *revoke.View
 	// Tick returns the position of a tick committed after the call.
 	Tick(ctx context.Context, urgent bool) (wire.Position, error)
-	// WaitApplied returns once View holds everything up to a position, and
-	// everything up to it that the Writer observes was observed.
+	// WaitApplied returns once View holds everything up to a position.
 	WaitApplied(ctx context.Context, s revoke.Stamp) error
 	// Holds reports whether the log has this very message there, if known.
 	Holds(p wire.Position) (has, known bool)
@@ -53,10 +52,6 @@ type Config struct {
 	// somebody sees to it: then nothing is written until the log is in a new
 	// epoch. Nil: nobody does, and the view is rebuilt.
 	Proof func(p wire.Position, es revoke.Epochs) bool
-	// Recommit is called before the view is rebuilt over the rest of an older
-	// epoch: what Redis holds and the log lacks must be committed again first.
-	// With an error the rebuild waits. Nil: nothing is to be done.
-	Recommit func(ctx context.Context) error
 }
 
 func (c *Config) defaults() error {

@@ -202,7 +202,7 @@ func (r *Reader) Check(ctx context.Context, q Query) (Result, error) {
 	for _, k := range q.Keys {
 		keys = append(keys, wire.RedisTargetKey(n, k))
 	}
-	l, err := r.lane(ctx)
+	l, err := r.lane(ctx, n)
 	if err != nil {
 		return Result{}, err
 	}
@@ -256,16 +256,27 @@ func parseState(v any) (revoke.State, error) {
 	return wire.ParseRedisState(text)
 }
 
-// lane returns one that is free, or waits for one. The caller releases it.
-func (r *Reader) lane(ctx context.Context) (*lane, error) {
+// lane returns one that is free, or waits for one. The caller releases it. One
+// that has just been dialled has seen no beat yet: it is asked only if all are so.
+func (r *Reader) lane(ctx context.Context, n int) (*lane, error) {
 	start := int(r.next.Add(1) % uint64(len(r.lanes)))
+	var waitFor *lane
 	for i := range r.lanes {
-		if l := r.lanes[(start+i)%len(r.lanes)]; l.try() {
+		l := r.lanes[(start+i)%len(r.lanes)]
+		if !l.proved[n].Load() {
+			continue
+		}
+		if l.try() {
 			return l, nil
 		}
+		if waitFor == nil {
+			waitFor = l
+		}
 	}
-	l := r.lanes[start]
-	return l, l.acquire(ctx)
+	if waitFor == nil {
+		waitFor = r.lanes[start]
+	}
+	return waitFor, waitFor.acquire(ctx)
 }
 
 // Run looks at the beat of every shard on every connection until ctx ends, so
@@ -309,12 +320,12 @@ func (r *Reader) look(ctx context.Context, l *lane, n int) {
 	defer l.release()
 	if err := l.conn.Primary(ctx, n); err != nil {
 		l.forget(n)
-		r.note(ctx, n, fmt.Errorf("%w: %w", ErrIncomplete, err), 0)
+		r.note(ctx, l, n, fmt.Errorf("%w: %w", ErrIncomplete, err), 0)
 		return
 	}
 	a, err := r.read(ctx, l, n, []string{wire.RedisMetaKey(n)})
 	if err == nil {
 		err = a.why
 	}
-	r.note(ctx, n, err, a.staleness)
+	r.note(ctx, l, n, err, a.staleness)
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -20,10 +21,11 @@ type lane struct {
 	conn   Conn
 	busy   chan struct{} // holds one token while somebody uses the lane
 	tracks []track       // owned by whoever holds busy
+	proved []atomic.Bool // by shard: the last read found the view complete
 }
 
 func newLane(c Conn, shards int) *lane {
-	return &lane{conn: c, busy: make(chan struct{}, 1), tracks: make([]track, shards)}
+	return &lane{conn: c, busy: make(chan struct{}, 1), tracks: make([]track, shards), proved: make([]atomic.Bool, shards)}
 }
 
 func (l *lane) try() bool {
@@ -46,7 +48,10 @@ func (l *lane) acquire(ctx context.Context) error {
 
 func (l *lane) release() { <-l.busy }
 
-func (l *lane) forget(n int) { l.tracks[n] = track{} }
+func (l *lane) forget(n int) {
+	l.tracks[n] = track{}
+	l.proved[n].Store(false)
+}
 
 // answer is one MGET: the meta, why it is no proof of a complete view (if so),
 // and the raw values of the targets.
@@ -88,12 +93,14 @@ func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answe
 	sh.raise(meta.Position, meta.Epochs)
 	proved, ok := l.tracks[n].see(meta, conn, before)
 	if !ok {
+		l.proved[n].Store(false)
 		a.why = fmt.Errorf("%w: its beat has not been watched for long enough", ErrIncomplete)
 		return a, nil
 	}
 	if a.staleness = since(r.cfg.Now(), proved); a.staleness > r.cfg.Limit {
 		a.why = fmt.Errorf("%w: its beat stands still, it may be %s old", ErrIncomplete, a.staleness.Round(time.Millisecond))
 	}
+	l.proved[n].Store(a.why == nil)
 	return a, nil
 }
 
@@ -213,10 +220,18 @@ func (s *shard) raise(p wire.Position, es revoke.Epochs) {
 	}
 }
 
-// note keeps what the poller found, and logs when it changes.
-func (r *Reader) note(ctx context.Context, n int, why error, staleness time.Duration) {
+// note keeps what the poller found on one connection. The view is complete if it
+// is so on any: Check asks there.
+func (r *Reader) note(ctx context.Context, l *lane, n int, why error, staleness time.Duration) {
 	if ctx.Err() != nil && errors.Is(why, context.Canceled) {
 		return // the reader is being stopped
+	}
+	if why != nil {
+		for _, other := range r.lanes {
+			if other != l && other.proved[n].Load() {
+				return
+			}
+		}
 	}
 	sh := r.shards[n]
 	sh.mu.Lock()
