@@ -14,11 +14,6 @@ type instant struct {
 	mono int64 // nanoseconds since the reader was made
 }
 
-// at keeps both readings of t; base must have a monotonic reading if t has one.
-func at(t, base time.Time) instant {
-	return instant{wall: t.UnixNano(), mono: int64(t.Sub(base))}
-}
-
 // since returns how long ago earlier was at most.
 func (i instant) since(earlier instant) time.Duration {
 	return time.Duration(max(i.wall-earlier.wall, i.mono-earlier.mono, 0))
@@ -27,7 +22,14 @@ func (i instant) since(earlier instant) time.Duration {
 // before orders instants of one process; the monotonic clock never goes back.
 func (i instant) before(o instant) bool { return i.mono < o.mono }
 
-func (r *Reader) now() instant { return at(r.cfg.Now(), r.base) }
+// now reads both clocks. The monotonic one is not taken from Config.Now, whose
+// answer may have lost it (UTC and Round strip it): waiting goes by it too, and
+// nobody can set it.
+func (r *Reader) now() instant { return r.at(r.cfg.Now()) }
+
+func (r *Reader) at(wall time.Time) instant {
+	return instant{wall: wall.UnixNano(), mono: int64(time.Since(r.base))}
+}
 
 // jitter returns a random duration below limit, so that a fleet which lost
 // something together does not ask together.

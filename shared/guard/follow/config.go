@@ -40,7 +40,7 @@ type Config struct {
 	Source Source
 	Feed   Feed
 	Log    *zap.Logger      // default: none
-	Now    func() time.Time // default: time.Now; wall and monotonic reading both count
+	Now    func() time.Time // the wall clock; default: time.Now
 	Rand   io.Reader        // default: crypto/rand.Reader; for the instance and for jitter
 
 	// Limit is the largest staleness with which anything is decided; default

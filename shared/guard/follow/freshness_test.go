@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,15 +206,16 @@ func TestWrongClockIsNotReady(t *testing.T) {
 	for name, off := range map[string]time.Duration{"ahead": 5 * time.Minute, "behind": -5 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				wrong := off
-				s := newSim(t, followtest.Config{Now: func() time.Time { return time.Now().Add(wrong) }})
+				var wrong atomic.Int64
+				wrong.Store(int64(off))
+				s := newSim(t, followtest.Config{Now: func() time.Time { return time.Now().Add(time.Duration(wrong.Load())) }})
 				m := s.member(nil).run(t)
 				defer m.stop()
 				time.Sleep(10 * time.Second)
 				if _, err := m.Check(); !errors.Is(err, follow.ErrClock) {
 					t.Fatalf("with a difference of %s: %v", off, err)
 				}
-				wrong = 3 * time.Minute
+				wrong.Store(int64(3 * time.Minute))
 				eventually(t, 10*time.Second, "accepts within a third of the slack", m.accepts)
 			})
 		})

@@ -31,6 +31,41 @@ func TestStalenessGoesByTheClockThatSaysMore(t *testing.T) {
 	}
 }
 
+func TestJoinOlderThanTwoDaysCountsForThoseWhoAllowOnly(t *testing.T) {
+	for past, want := range map[string]error{wire.PastDeny: ErrNotJoined, wire.PastRedis: ErrNotJoined, wire.PastAllow: nil} {
+		r, err := New(Config{Source: nowhere{}, Feed: nowhere{}, Past: past})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.pos.Epoch, r.loaded, r.join.epoch, r.probes.proved = 1, true, 1, true
+		r.join.at, r.join.seenLimit, r.join.seenPast = r.now(), r.cfg.Limit, past
+		r.publish()
+		if _, err := r.CheckAt(r.base.Add(wire.JoinLife - time.Minute)); err != nil {
+			t.Errorf("%s: before: %v", past, err)
+		}
+		if _, err := r.CheckAt(r.base.Add(wire.JoinLife + time.Minute)); err != want { //nolint:errorlint // our own values
+			t.Errorf("%s: after two days: %v, want %v", past, err, want)
+		}
+	}
+}
+
+// A wall clock that runs ahead and is set back again makes nobody look fresh.
+func TestWallClockThatWasSetBackDoesNotHideStaleness(t *testing.T) {
+	wall := time.Now()
+	r, err := New(Config{Source: nowhere{}, Feed: nowhere{}, Now: func() time.Time { return wall }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wall = wall.Add(time.Hour)
+	r.probes.proved, r.probes.proof = true, r.now()
+	r.publish()
+	wall = wall.Add(-time.Hour)
+	r.base = r.base.Add(-time.Minute) // a minute later by the clock that nobody can set
+	if staleness, _ := r.Check(); staleness < time.Minute {
+		t.Errorf("%s", staleness)
+	}
+}
+
 func TestCheckDoesNotAllocate(t *testing.T) {
 	r, err := New(Config{Source: nowhere{}, Feed: nowhere{}})
 	if err != nil {

@@ -91,29 +91,6 @@ func TestJoinIsRenewedDaily(t *testing.T) {
 	})
 }
 
-func TestOldJoinCountsForThoseWhoAllowOnly(t *testing.T) {
-	for _, past := range []string{wire.PastDeny, wire.PastRedis, wire.PastAllow} {
-		t.Run(past, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				s := newSim(t, followtest.Config{})
-				m := s.member(func(c *follow.Config) { c.Past, c.Limit = past, 10*time.Minute }).run(t)
-				defer m.stop()
-				s.ready(m)
-				m.link.SetFaults(followtest.Faults{Frozen: true})
-				time.Sleep(47 * time.Hour)
-				if _, err := m.Check(); err != nil {
-					t.Fatalf("after 47 h: %v", err)
-				}
-				time.Sleep(time.Hour + time.Second)
-				_, err := m.Check()
-				if got, want := err == nil, past == wire.PastAllow; got != want {
-					t.Errorf("after two days: %v", err)
-				}
-			})
-		})
-	}
-}
-
 func TestLargerLimitCountsAfterAnotherJoin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t, followtest.Config{})

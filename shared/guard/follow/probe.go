@@ -331,7 +331,7 @@ func (r *Reader) compareClocks(p *probe, brokerTime int64, now instant) {
 			r.log.Error("this machine's clock differs from the broker's; nothing is accepted", zap.Duration("by", off))
 		}
 	}
-	r.broker, r.brokeAt = brokerTime, now
+	r.broker = brokerTime
 }
 
 // unprove forgets every proof: it was of another history.

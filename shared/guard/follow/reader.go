@@ -19,7 +19,7 @@ type Reader struct {
 	cfg      Config
 	log      *zap.Logger
 	instance string
-	base     time.Time
+	base     time.Time // of the monotonic clock; its wall reading is not used
 	view     *revoke.View
 
 	snap    atomic.Pointer[snapshot] // what the lock-free methods read
@@ -52,11 +52,10 @@ type state struct {
 	feed      backlog
 	sync      syncState
 
-	probes  probeState
-	join    joinState
-	report  reportState
-	broker  int64   // the broker's time, Unix milliseconds, of the newest tick
-	brokeAt instant // when that tick was applied here
+	probes probeState
+	join   joinState
+	report reportState
+	broker int64 // the broker's time, Unix milliseconds, of the newest tick asked for
 }
 
 // track is a way through the log.
@@ -89,7 +88,7 @@ func New(cfg Config) (*Reader, error) {
 		return nil, fmt.Errorf("follow: instance: %w", err)
 	}
 	r := &Reader{
-		cfg: cfg, log: cfg.Log, instance: instance, base: cfg.Now(), view: revoke.NewView(),
+		cfg: cfg, log: cfg.Log, instance: instance, base: time.Now(), view: revoke.NewView(),
 		kickSync: make(chan struct{}, 1), kickProbe: make(chan struct{}, 1),
 		kickJoin: make(chan struct{}, 1), kickReport: make(chan struct{}, 1),
 	}

@@ -91,10 +91,6 @@ func (r *Reader) dropLoop(ctx context.Context, _ *sync.WaitGroup) {
 // one of them asked, a clock that ran ahead for a while would have thrown away
 // what still hits once it is set right.
 func (r *Reader) surely() (int64, bool) {
-	if r.broker == 0 {
-		return 0, false
-	}
-	now := r.now()
-	broker := time.UnixMilli(r.broker).Add(time.Duration(now.mono - r.brokeAt.mono))
-	return min(now.wall/int64(time.Second), broker.Unix()), true
+	wall := r.now().wall / int64(time.Second)
+	return min(wall, r.broker/1000), r.broker != 0
 }

@@ -97,11 +97,10 @@ func (r *Reader) Check() (staleness time.Duration, err error) {
 	return r.CheckAt(r.cfg.Now())
 }
 
-// CheckAt is Check for a caller who has just read the clock (with its monotonic
-// reading).
+// CheckAt is Check for a caller who has just read the wall clock.
 func (r *Reader) CheckAt(now time.Time) (staleness time.Duration, err error) {
 	s := r.snap.Load()
-	return s.check(at(now, r.base))
+	return s.check(r.at(now))
 }
 
 func (s *snapshot) check(now instant) (staleness time.Duration, err error) {
