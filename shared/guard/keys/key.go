@@ -143,6 +143,9 @@ func algsOf(public any) ([]string, error) {
 		}
 		return nil, errors.New("curve is not taken")
 	case ed25519.PublicKey:
+		if smallOrder(p) {
+			return nil, errors.New("a point of small order: anything verifies with it")
+		}
 		return []string{EdDSA}, nil
 	case *rsa.PublicKey:
 		if n := p.N.BitLen(); n < minRSA || n > maxRSA || p.E < 3 || p.E&1 == 0 {
@@ -151,4 +154,28 @@ func algsOf(public any) ([]string, error) {
 		return []string{RS256, PS256}, nil
 	}
 	return nil, errors.New("kind of key is not taken")
+}
+
+// smallOrder reports whether an Ed25519 public key is one of the few points for
+// which signatures can be made without a private key; crypto/ed25519 takes them.
+// These are their y, without the sign of x (the list is that of libsodium).
+func smallOrder(key ed25519.PublicKey) bool {
+	y := [32]byte(key)
+	y[31] &= 0x7f
+	last := func(b byte) (y [32]byte) { // p-1, p and p+1
+		for i := range y {
+			y[i] = 0xff
+		}
+		y[0], y[31] = b, 0x7f
+		return y
+	}
+	order8 := [32]byte{
+		0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+		0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+	}
+	order8too := [32]byte{
+		0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+		0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+	}
+	return slices.Contains([][32]byte{{}, {1}, order8, order8too, last(0xec), last(0xed), last(0xee)}, y)
 }

@@ -2,7 +2,6 @@ package keys
 
 import (
 	"crypto/ed25519"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -60,8 +59,8 @@ func NewSet(tenant, issuer string, trust, algs []string) (*Set, error) {
 // ParseTrust reads an identity key, "ed25519:" and 43 characters of base64url.
 func ParseTrust(text string) (ed25519.PublicKey, error) {
 	b64, ok := strings.CutPrefix(text, "ed25519:")
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(b64)
-	if !ok || err != nil || len(raw) != ed25519.PublicKeySize || strings.ContainsAny(b64, "\r\n") {
+	raw, err := token.DecodeBytes(b64)
+	if !ok || err != nil || len(raw) != ed25519.PublicKeySize || smallOrder(raw) {
 		return nil, fmt.Errorf("trust key %.60q: %w", text, errTrustShape)
 	}
 	return raw, nil
@@ -117,7 +116,7 @@ func (s *Set) open(m wire.Message) (wire.KeyState, error) {
 	if err != nil {
 		return state, ErrForm
 	}
-	body, err := token.DecodeSegment(payload)
+	body, err := token.DecodeJSON(payload)
 	if err != nil || json.Unmarshal(body, &state) != nil {
 		return state, ErrForm
 	}
@@ -128,7 +127,7 @@ func (s *Set) open(m wire.Message) (wire.KeyState, error) {
 	if err != nil || head.Alg != EdDSA || head.Type != wire.KeyStateType {
 		return state, ErrForm
 	}
-	sig, err := base64.RawURLEncoding.Strict().DecodeString(signature)
+	sig, err := token.DecodeBytes(signature)
 	if err != nil || !s.signed(m.JWS[:strings.LastIndexByte(m.JWS, '.')], sig) {
 		return state, ErrIdentity
 	}

@@ -123,8 +123,11 @@ func DecodeHeader(encoded string) (Header, error) {
 	return h, nil
 }
 
-// DecodeSegment decodes a segment whose contents are strict JSON (CheckJSON).
-func DecodeSegment(encoded string) ([]byte, error) {
+// DecodeBytes decodes a segment: canonical base64url, and nothing else in it.
+func DecodeBytes(encoded string) ([]byte, error) { return segment(encoded) }
+
+// DecodeJSON decodes a segment whose contents are strict JSON (CheckJSON).
+func DecodeJSON(encoded string) ([]byte, error) {
 	b, err := segment(encoded)
 	if err != nil {
 		return nil, err
