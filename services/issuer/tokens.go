@@ -3,6 +3,7 @@ package issuer
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 
 	"github.com/quash-project/quash/shared/apikey"
@@ -143,30 +144,56 @@ func (s *Service) Lookup(ctx context.Context, c Caller, secret string) (Found, e
 	return f, nil
 }
 
+// Hit is a target by which a record is dead or held just now.
+type Hit struct {
+	Target string
+	Held   bool // only held: a release brings it back
+}
+
 // HitBy names the targets by which a record is dead or held just now, for
 // people who look at it. It decides nothing.
-func (s *Service) HitBy(stamp revoke.Stamp, targets ...revoke.Target) []string {
+func (s *Service) HitBy(stamp revoke.Stamp, targets ...revoke.Target) []Hit {
 	view := s.d.Reader.View()
 	targets = append(targets,
 		revoke.Target{Tenant: s.cfg.Tenant, Issuer: revoke.Own, Kind: revoke.KindTenant, ID: s.cfg.Tenant},
 		revoke.Target{Tenant: s.cfg.Tenant, Issuer: revoke.Own, Kind: revoke.KindIssuer, ID: revoke.Own})
-	var out []string
+	epochs := view.Epochs()
+	var out []Hit
 	for _, t := range targets {
-		if view.Hit(t.Key(), stamp) {
-			out = append(out, t.String())
+		st := view.State(t.Key())
+		if !st.Hits(stamp, epochs) {
+			continue
 		}
+		dead := st.Ended || epochs.Clamp(stamp).Less(st.Cut)
+		out = append(out, Hit{Target: t.String(), Held: !dead})
 	}
 	return out
 }
 
+// HeldBy is HitBy for what has no stamp (a client): only holds count.
+func (s *Service) HeldBy(targets ...revoke.Target) []Hit {
+	// Nothing lies above this stamp, so that no cut hits it.
+	return s.HitBy(revoke.Stamp{Epoch: math.MaxUint64, Seq: math.MaxUint64}, targets...)
+}
+
+func own(tenant string, kind revoke.Kind, id string) revoke.Target {
+	return revoke.Target{Tenant: tenant, Issuer: revoke.Own, Kind: kind, ID: id}
+}
+
 // KeyTargets returns the targets of a key by name.
 func KeyTargets(k *Key) []revoke.Target {
-	own := func(kind revoke.Kind, id string) revoke.Target {
-		return revoke.Target{Tenant: k.Tenant, Issuer: revoke.Own, Kind: kind, ID: id}
-	}
 	client := k.ClientID()
 	return []revoke.Target{
-		own(revoke.KindKey, k.ID), own(revoke.KindPrincipal, k.Owner), own(revoke.KindClient, client),
-		own(revoke.KindGrant, revoke.PairID(k.Owner, client)),
+		own(k.Tenant, revoke.KindKey, k.ID), own(k.Tenant, revoke.KindPrincipal, k.Owner), own(k.Tenant, revoke.KindClient, client),
+		own(k.Tenant, revoke.KindGrant, revoke.PairID(k.Owner, client)),
 	}
 }
+
+// ClientTarget returns the client as a target.
+func ClientTarget(c *Client) revoke.Target { return own(c.Tenant, revoke.KindClient, c.ID) }
+
+// RoleTarget returns the role as a target.
+func RoleTarget(r *Role) revoke.Target { return own(r.Tenant, revoke.KindRole, r.ID) }
+
+// BindingTarget returns the binding as a target.
+func BindingTarget(b *Binding) revoke.Target { return own(b.Tenant, revoke.KindBinding, b.BindingID()) }

@@ -2,8 +2,6 @@ package kvstore
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"time"
 
@@ -28,15 +26,22 @@ type Config struct {
 // Store keeps all tables of the issuer.
 type Store struct {
 	issuer.Store
+	cfg      Config
+	js       jetstream.JetStream
 	instance string
-	runs     []func(context.Context, string) error
+	tables   []runner
+}
+
+type runner interface {
+	open(ctx context.Context, js jetstream.JetStream, replicas int) error
+	run(ctx context.Context, instance string) error
 }
 
 // afterEnd is how long a record is kept after its end, for people who look for it.
 const afterEnd = 7 * 24 * time.Hour
 
-// Open creates the buckets that are missing.
-func Open(ctx context.Context, cfg Config) (*Store, error) {
+// New returns a store that answers "unavailable" until Run has opened it.
+func New(cfg Config) (*Store, error) {
 	js, err := jetstream.New(cfg.NATS)
 	if err != nil {
 		return nil, err
@@ -45,51 +50,70 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{instance: instance}
-	var errs [5]error
-	s.Tenants, errs[0] = open(ctx, s, js, cfg, kind[issuer.Tenant, tenantRow]{
+	s := &Store{cfg: cfg, js: js, instance: instance}
+	s.Tenants = add(s, kind[issuer.Tenant, tenantRow]{
 		bucket: "tenants",
 		toRow:  func(t issuer.Tenant) tenantRow { return tenantRow(t) }, fromRow: func(r tenantRow) issuer.Tenant { return issuer.Tenant(r) },
 	})
-	s.Keys, errs[1] = open(ctx, s, js, cfg, kind[issuer.Key, keyRow]{
+	s.Keys = add(s, kind[issuer.Key, keyRow]{
 		bucket: "keys", toRow: keyToRow, fromRow: keyFromRow, groups: issuer.KeyGroups,
 		end: func(k issuer.Key) time.Time { return k.Expires.Add(afterEnd) },
 	})
-	s.Clients, errs[2] = open(ctx, s, js, cfg, kind[issuer.Client, clientRow]{
+	s.Clients = add(s, kind[issuer.Client, clientRow]{
 		bucket: "clients", groups: issuer.ClientGroups,
 		toRow: func(c issuer.Client) clientRow { return clientRow(c) }, fromRow: func(r clientRow) issuer.Client { return issuer.Client(r) },
 	})
-	s.Roles, errs[3] = open(ctx, s, js, cfg, kind[issuer.Role, roleRow]{
+	s.Roles = add(s, kind[issuer.Role, roleRow]{
 		bucket: "roles", groups: issuer.RoleGroups,
 		toRow: func(r issuer.Role) roleRow { return roleRow(r) }, fromRow: func(r roleRow) issuer.Role { return issuer.Role(r) },
 	})
-	s.Bindings, errs[4] = open(ctx, s, js, cfg, kind[issuer.Binding, bindingRow]{
+	s.Bindings = add(s, kind[issuer.Binding, bindingRow]{
 		bucket: "bindings", toRow: bindingToRow, fromRow: bindingFromRow, groups: issuer.BindingGroups,
 	})
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, fmt.Errorf("open the record store: %w", err)
-	}
 	return s, nil
 }
 
-func open[T, R any](ctx context.Context, s *Store, js jetstream.JetStream, cfg Config, k kind[T, R]) (issuer.Table[T], error) {
-	b, err := openBucket(ctx, js, k.bucket, max(cfg.Replicas, 1))
-	if err != nil {
-		return nil, err
-	}
+func add[T, R any](s *Store, k kind[T, R]) issuer.Table[T] {
 	t := &table[T, R]{
-		kind: k, js: js, b: b, now: cfg.Now, log: cfg.Log, copy: newReplica(k.groups),
+		kind: k, js: s.js, now: s.cfg.Now, log: s.cfg.Log, copy: newReplica(k.groups),
 		beat: beat{came: make(chan struct{}, 1)},
 	}
-	s.runs = append(s.runs, t.run)
-	return t, nil
+	s.tables = append(s.tables, t)
+	return t
 }
 
-// Run keeps the copies until ctx ends.
+// Run creates the buckets that are missing, waiting for JetStream if need be,
+// and keeps the copies until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	for _, run := range s.runs {
-		g.Go(func() error { return run(ctx, s.instance) })
+	for _, t := range s.tables {
+		g.Go(func() error {
+			if !s.open(ctx, t) {
+				return nil
+			}
+			return t.run(ctx, s.instance)
+		})
 	}
 	return g.Wait()
+}
+
+// open tries until it succeeds; it reports false when ctx has ended.
+func (s *Store) open(ctx context.Context, t runner) bool {
+	for {
+		tryCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := t.open(tryCtx, s.js, max(s.cfg.Replicas, 1))
+		cancel()
+		if err == nil {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		s.cfg.Log.Warn("waiting for the record store", zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -36,7 +37,7 @@ type kind[T, R any] struct {
 type table[T, R any] struct {
 	kind[T, R]
 	js   jetstream.JetStream
-	b    jetstream.KeyValue
+	kv   atomic.Pointer[jetstream.KeyValue] // nil: not open yet
 	now  func() time.Time
 	log  *zap.Logger
 	copy *replica[T]
@@ -55,10 +56,30 @@ func (t *table[T, R]) decode(e jetstream.KeyValueEntry) (T, error) {
 	return t.fromRow(row), nil
 }
 
+// open creates the bucket or brings it to its settings.
+func (t *table[T, R]) open(ctx context.Context, js jetstream.JetStream, replicas int) error {
+	b, err := openBucket(ctx, js, t.bucket, replicas)
+	if err == nil {
+		t.kv.Store(&b)
+	}
+	return err
+}
+
+func (t *table[T, R]) store() (jetstream.KeyValue, error) {
+	if b := t.kv.Load(); b != nil {
+		return *b, nil
+	}
+	return nil, problem.New(problem.Unavailable, "the record store is not open yet; try again")
+}
+
 // load reads from the leader.
 func (t *table[T, R]) load(ctx context.Context, key string) (T, uint64, error) {
 	var zero T
-	e, err := t.b.Get(ctx, key)
+	b, err := t.store()
+	if err != nil {
+		return zero, 0, err
+	}
+	e, err := b.Get(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return zero, 0, problem.Wrap(problem.NotFound, err, "there is no such record")
 	}
@@ -93,6 +114,10 @@ func (t *table[T, R]) ttl(v T) time.Duration {
 
 // Create implements issuer.Table.
 func (t *table[T, R]) Create(ctx context.Context, key string, v T) error {
+	b, err := t.store()
+	if err != nil {
+		return err
+	}
 	data, err := json.Marshal(t.toRow(v))
 	if err != nil {
 		return err
@@ -101,11 +126,11 @@ func (t *table[T, R]) Create(ctx context.Context, key string, v T) error {
 	if d := t.ttl(v); d > 0 {
 		opts = append(opts, jetstream.KeyTTL(d))
 	}
-	rev, err := t.b.Create(ctx, key, data, opts...)
+	rev, err := b.Create(ctx, key, data, opts...)
 	if err != nil {
 		// A lost answer is not a lost write, and a refusal on a replicated stream
 		// not always one: what stands there tells.
-		e, readErr := t.b.Get(ctx, key)
+		e, readErr := b.Get(ctx, key)
 		switch {
 		case readErr == nil && bytes.Equal(e.Value(), data):
 			rev = e.Revision()
@@ -158,13 +183,17 @@ func isLostAnswer(err error) bool {
 // update writes over a revision. KeyValue.Update would drop the record's time to
 // live.
 func (t *table[T, R]) update(ctx context.Context, key string, v T, rev uint64) (uint64, error) {
+	b, err := t.store()
+	if err != nil {
+		return 0, err
+	}
 	data, err := json.Marshal(t.toRow(v))
 	if err != nil {
 		return 0, err
 	}
 	d := t.ttl(v)
 	if d == 0 {
-		return t.b.Update(ctx, key, data, rev)
+		return b.Update(ctx, key, data, rev)
 	}
 	ack, err := t.js.Publish(ctx, "$KV."+t.bucket+"."+key, data,
 		jetstream.WithExpectLastSequencePerSubject(rev), jetstream.WithMsgTTL(d))
@@ -184,6 +213,10 @@ const inFlight = 10164
 
 // Remove implements issuer.Table.
 func (t *table[T, R]) Remove(ctx context.Context, key string, ok func(T) bool) error {
+	b, err := t.store()
+	if err != nil {
+		return err
+	}
 	var last error
 	for try := 0; try < changeTries && ctx.Err() == nil; try++ {
 		cur, rev, err := t.load(ctx, key)
@@ -199,7 +232,7 @@ func (t *table[T, R]) Remove(ctx context.Context, key string, ok func(T) bool) e
 		// Not Purge: the audit follower may not have read the history yet. And
 		// without an end of its own: a marker that vanished before what it hides
 		// would let that be seen again.
-		err = t.b.Delete(ctx, key, jetstream.LastRevision(rev))
+		err = b.Delete(ctx, key, jetstream.LastRevision(rev))
 		if err == nil {
 			t.copy.awaitGone(ctx, key, rev, seenIn)
 			return nil

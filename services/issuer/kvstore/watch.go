@@ -112,7 +112,11 @@ var errStalled = errors.New("a write of our own did not come back in time")
 func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	w, err := t.b.WatchAll(ctx)
+	b, err := t.store()
+	if err != nil {
+		return err
+	}
+	w, err := b.WatchAll(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,330 @@
+// Package oauth is the issuer's OAuth 2.0 endpoints: token (RFC 6749, RFC 8693,
+// RFC 8707), introspection (RFC 7662), revocation (RFC 7009), JWKS (RFC 7517) and
+// metadata (RFC 8414, OpenID Connect Discovery). They are plain handlers, strict
+// from the first byte: POST only, one media type, nothing in the query, no
+// parameter twice, exact error codes, never cached.
+package oauth
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/services/issuer"
+	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/rights"
+)
+
+// Config says where things are.
+type Config struct {
+	// Issuer is the URL in the claim iss; endpoints are below it.
+	Issuer string
+	// Revocation and Rotation are the URLs named in the metadata as
+	// quash_revocation_endpoints and quash_rotation_endpoints.
+	Revocation, Rotation []string
+	// Keys gives the public keys of the issuer as JWKs: those that are published
+	// and may have living tokens.
+	Keys func() []map[string]string
+	Log  *zap.Logger
+}
+
+type handler struct {
+	s   *issuer.Service
+	cfg Config
+}
+
+// Types of tokens: RFC 8693, 3, and our own.
+const (
+	TypeAccessToken = "urn:ietf:params:oauth:token-type:access_token"
+	TypeAPIKey      = "urn:quash:token-type:api-key"
+)
+
+// Register adds the endpoints to mux.
+func Register(mux *http.ServeMux, s *issuer.Service, cfg Config) error {
+	u, err := url.Parse(cfg.Issuer)
+	if err != nil {
+		return err
+	}
+	path := strings.TrimSuffix(u.EscapedPath(), "/")
+	h := &handler{s: s, cfg: cfg}
+	mux.HandleFunc(path+"/oauth/token", h.post(h.token, "resource", "audience"))
+	mux.HandleFunc(path+"/oauth/introspect", h.post(h.introspect))
+	mux.HandleFunc(path+"/oauth/revoke", h.post(h.revoke))
+	mux.HandleFunc("GET "+path+"/oauth/jwks", h.jwks)
+	doc, err := json.Marshal(metadata(cfg))
+	if err != nil {
+		return err
+	}
+	serve := func(w http.ResponseWriter, _ *http.Request) { public(w, doc) }
+	// RFC 8414, 3: the well-known part goes before the issuer's path; OpenID
+	// Connect Discovery, 4: after it.
+	mux.HandleFunc("GET /.well-known/oauth-authorization-server"+path, serve)
+	mux.HandleFunc("GET "+path+"/.well-known/openid-configuration", serve)
+	return nil
+}
+
+// post wraps an endpoint that takes a form. The answer to every error is that
+// of RFC 6749, 5.2.
+func (h *handler) post(endpoint func(http.ResponseWriter, *http.Request, form) error, many ...string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("Pragma", "no-cache")
+		f, err := readForm(w, r, many...)
+		if err == nil {
+			err = endpoint(w, r, f)
+		}
+		if err != nil {
+			h.fail(w, r, err)
+		}
+	}
+}
+
+type errorBody struct {
+	Error       string `json:"error"`
+	Description string `json:"error_description,omitempty"`
+}
+
+// fail is the one place that turns an error into an answer.
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var f *fault
+	var no *issuer.Refusal
+	status, body := 0, errorBody{}
+	switch {
+	case errors.As(err, &f):
+		status, body = f.status, errorBody{f.code, f.detail}
+	case errors.As(err, &no):
+		status, body = http.StatusBadRequest, errorBody{no.Code, no.Detail}
+	default:
+		e := problem.From(err)
+		status, body = e.Kind.Status(), errorBody{e.Kind.OAuth(), e.Detail}
+		if s := e.RetryAfterSeconds(); s > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(s))
+		}
+		if status >= http.StatusInternalServerError {
+			h.cfg.Log.Warn("an OAuth request could not be answered", zap.String("path", r.URL.Path), zap.Error(err))
+		}
+	}
+	if body.Error == issuer.CodeInvalidClient {
+		status = http.StatusUnauthorized
+		w.Header().Set("WWW-Authenticate", `Basic realm="quash", charset="UTF-8"`)
+	}
+	body.Description = describable(body.Description)
+	answer(w, status, body)
+}
+
+// describable keeps to the characters of error_description: RFC 6749, 5.2:
+// "MUST NOT include characters outside the set %x20-21 / %x23-5B / %x5D-7E".
+func describable(s string) string {
+	return strings.Map(func(c rune) rune {
+		switch {
+		case c == '"':
+			return '\''
+		case c < 0x20 || c > 0x7e || c == '\\':
+			return '?'
+		}
+		return c
+	}, s)
+}
+
+func answer(w http.ResponseWriter, status int, body any) {
+	data, err := json.Marshal(body)
+	if err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = w.Write(data) // the caller has gone; nothing is left to do
+}
+
+// public answers with what may be kept: as long as readers of the JWKS may be
+// behind, a new signing key is published before it signs.
+func public(w http.ResponseWriter, data []byte) {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	_, _ = w.Write(data) // the caller has gone; nothing is left to do
+}
+
+type tokenBody struct {
+	AccessToken     string `json:"access_token"`
+	IssuedTokenType string `json:"issued_token_type,omitempty"`
+	TokenType       string `json:"token_type"`
+	ExpiresIn       int64  `json:"expires_in"`
+	Scope           string `json:"scope,omitempty"`
+}
+
+func (h *handler) token(w http.ResponseWriter, r *http.Request, f form) error {
+	auth, err := clientAuth(r, f)
+	if err != nil {
+		return err
+	}
+	req := issuer.TokenRequest{Client: auth}
+	if text := f.get("scope"); text != "" {
+		if req.Scopes, err = rights.ParseScopes(text); err != nil {
+			return &issuer.Refusal{Code: issuer.CodeInvalidScope, Detail: "the scope is malformed: want scopes with one space between"}
+		}
+	}
+	var tok issuer.Token
+	body := tokenBody{TokenType: "Bearer"}
+	switch f.get("grant_type") {
+	case "":
+		return invalid("grant_type is missing")
+	case issuer.GrantClientCredentials:
+		if req.Resources, err = resources(f, false); err != nil {
+			return err
+		}
+		tok, err = h.s.ClientCredentials(r.Context(), req)
+	case issuer.GrantTokenExchange:
+		if req.Resources, err = resources(f, true); err != nil {
+			return err
+		}
+		if req.APIKey, err = subjectToken(f); err != nil {
+			return err
+		}
+		body.IssuedTokenType = TypeAccessToken
+		tok, err = h.s.Exchange(r.Context(), req)
+	default:
+		return &issuer.Refusal{Code: issuer.CodeUnsupportedGrantType, Detail: "want client_credentials or " + issuer.GrantTokenExchange}
+	}
+	if err != nil {
+		return err
+	}
+	body.AccessToken, body.ExpiresIn, body.Scope = tok.Text, int64(tok.Life.Seconds()), strings.Join(tok.Scopes, " ")
+	answer(w, http.StatusOK, body)
+	return nil
+}
+
+// subjectToken reads the parameters of RFC 8693, 2.1.
+func subjectToken(f form) (string, error) {
+	switch {
+	case f.get("subject_token") == "":
+		return "", invalid("subject_token is missing")
+	case f.get("subject_token_type") == "":
+		return "", invalid("subject_token_type is missing")
+	case f.get("subject_token_type") != TypeAPIKey:
+		return "", invalid("subject_token_type: want " + TypeAPIKey)
+	case f.get("actor_token") != "" || f.get("actor_token_type") != "":
+		return "", invalid("actor_token is not supported")
+	case f.get("requested_token_type") != "" && f.get("requested_token_type") != TypeAccessToken:
+		return "", invalid("requested_token_type: want " + TypeAccessToken)
+	}
+	return f.get("subject_token"), nil
+}
+
+// resources reads what the token is to be for: RFC 8707, and for an exchange
+// also the logical names of RFC 8693.
+func resources(f form, names bool) ([]string, error) {
+	for _, res := range f["resource"] {
+		if !issuer.IsResource(res) {
+			return nil, &issuer.Refusal{Code: issuer.CodeInvalidTarget, Detail: "resource: want an absolute URI without a fragment"}
+		}
+	}
+	if !names {
+		return f["resource"], nil
+	}
+	return append(f["resource"], f["audience"]...), nil
+}
+
+type introspection struct {
+	Active    bool            `json:"active"`
+	Scope     string          `json:"scope,omitempty"`
+	ClientID  string          `json:"client_id,omitempty"`
+	TokenType string          `json:"token_type,omitempty"`
+	Expires   int64           `json:"exp,omitempty"`
+	IssuedAt  int64           `json:"iat,omitempty"`
+	Subject   string          `json:"sub,omitempty"`
+	Audience  issuer.Audience `json:"aud,omitempty"`
+	Issuer    string          `json:"iss,omitempty"`
+	ID        string          `json:"jti,omitempty"`
+	Roles     []string        `json:"roles,omitempty"`
+	Tenant    string          `json:"tenant,omitempty"`
+}
+
+func (h *handler) introspect(w http.ResponseWriter, r *http.Request, f form) error {
+	auth, token, err := tokenRequest(r, f)
+	if err != nil {
+		return err
+	}
+	c, err := h.s.Introspect(r.Context(), auth, token)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		answer(w, http.StatusOK, introspection{})
+		return nil
+	}
+	answer(w, http.StatusOK, introspection{
+		Active: true, Scope: c.Scope, ClientID: c.ClientID, TokenType: "Bearer", Expires: c.Expires, IssuedAt: c.IssuedAt,
+		Subject: c.Subject, Audience: c.Audience, Issuer: c.Issuer, ID: c.ID, Roles: c.Roles, Tenant: c.Tenant,
+	})
+	return nil
+}
+
+func (h *handler) revoke(w http.ResponseWriter, r *http.Request, f form) error {
+	auth, token, err := tokenRequest(r, f)
+	if err != nil {
+		return err
+	}
+	if err := h.s.Revoke(r.Context(), auth, token); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
+// tokenRequest reads a request about a token. A token_type_hint may be ignored.
+func tokenRequest(r *http.Request, f form) (issuer.ClientAuth, string, error) {
+	auth, err := clientAuth(r, f)
+	if err != nil {
+		return issuer.ClientAuth{}, "", err
+	}
+	if f.get("token") == "" {
+		return issuer.ClientAuth{}, "", invalid("token is missing")
+	}
+	return auth, f.get("token"), nil
+}
+
+// jwks answers with the public keys. None at all is not an answer that a reader
+// should keep: the keys have not been read yet.
+func (h *handler) jwks(w http.ResponseWriter, r *http.Request) {
+	keys := h.cfg.Keys()
+	if len(keys) == 0 {
+		h.fail(w, r, problem.New(problem.Unavailable, "there is no signing key yet; try again"))
+		return
+	}
+	data, err := json.Marshal(map[string]any{"keys": keys})
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	public(w, data)
+}
+
+// metadata is the document of RFC 8414, which serves as that of OpenID Connect
+// Discovery too.
+func metadata(cfg Config) map[string]any {
+	base := strings.TrimSuffix(cfg.Issuer, "/")
+	clientAuth := []string{"client_secret_basic", "client_secret_post"}
+	orNone := func(list []string) []string { return append([]string{}, list...) }
+	return map[string]any{
+		"issuer":                                        cfg.Issuer,
+		"token_endpoint":                                base + "/oauth/token",
+		"introspection_endpoint":                        base + "/oauth/introspect",
+		"revocation_endpoint":                           base + "/oauth/revoke",
+		"jwks_uri":                                      base + "/oauth/jwks",
+		"response_types_supported":                      []string{}, // no grant of a user's yet
+		"subject_types_supported":                       []string{"public"},
+		"id_token_signing_alg_values_supported":         []string{"ES256", "EdDSA"},
+		"grant_types_supported":                         issuer.Grants(),
+		"token_endpoint_auth_methods_supported":         append(clientAuth, "none"), // an exchange needs none
+		"introspection_endpoint_auth_methods_supported": clientAuth,
+		"revocation_endpoint_auth_methods_supported":    clientAuth,
+		"quash_revocation_endpoints":                    orNone(cfg.Revocation),
+		"quash_rotation_endpoints":                      orNone(cfg.Rotation),
+	}
+}
