@@ -1,0 +1,464 @@
+// Package itest holds the guard's tests that need more than the guard may
+// depend on.
+package itest
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/quash-project/quash/schemas"
+	"github.com/quash-project/quash/schemas/schematest"
+	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// The samples of version 1 are frozen: what could be read once can be read for
+// ever, and is still written the same.
+func TestFrozenMessagesAreReadAndWrittenAsEver(t *testing.T) {
+	paths, err := fs.Glob(schemas.FS(), "samples/v1/message-*.json")
+	if err != nil || len(paths) < 14 {
+		t.Fatalf("%d samples, %v", len(paths), err)
+	}
+	for _, path := range paths {
+		t.Run(path, func(t *testing.T) {
+			text := schematest.Read(t, path)
+			m, err := wire.Decode(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := wire.Encode(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got, want any
+			if json.Unmarshal(b, &got) != nil || json.Unmarshal(text, &want) != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %s\nwant %s", b, text)
+			}
+		})
+	}
+}
+
+// roundTrip reads a sample as T and wants the same back.
+func roundTrip[T any](decode func([]byte) (T, error)) func(*testing.T, []byte) {
+	return func(t *testing.T, text []byte) {
+		v, err := decode(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got, want any
+		if json.Unmarshal(b, &got) != nil || json.Unmarshal(text, &want) != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("got  %s\nwant %s", b, text)
+		}
+	}
+}
+
+func TestFrozenRequestsAndAnswersAreReadAsEver(t *testing.T) {
+	for name, check := range map[string]func(*testing.T, []byte){
+		"request-sync":                roundTrip(wire.DecodeRequest[wire.SyncRequest]),
+		"request-sync-whole":          roundTrip(wire.DecodeRequest[wire.SyncRequest]),
+		"request-page":                roundTrip(wire.DecodeRequest[wire.PageRequest]),
+		"request-probe":               roundTrip(wire.DecodeRequest[wire.ProbeRequest]),
+		"request-join":                roundTrip(wire.DecodeRequest[wire.JoinRequest]),
+		"request-out":                 roundTrip(wire.DecodeRequest[wire.OutRequest]),
+		"request-report":              roundTrip(wire.DecodeRequest[wire.Report]),
+		"request-sync_answer-tail":    roundTrip(wire.DecodeAnswer[wire.SyncAnswer]),
+		"request-sync_answer-whole":   roundTrip(wire.DecodeAnswer[wire.SyncAnswer]),
+		"request-sync_answer-refusal": roundTrip(wire.DecodeAnswer[wire.SyncAnswer]),
+		"request-probe_answer":        roundTrip(wire.DecodeAnswer[wire.ProbeAnswer]),
+		"request-join_answer":         roundTrip(wire.DecodeAnswer[wire.JoinAnswer]),
+		"commit-request":              roundTrip(wire.DecodeRequest[commit.Request]),
+		"commit-answer":               roundTrip(wire.DecodeAnswer[commit.Answer]),
+		"key-state":                   roundTrip(wire.DecodeAnswer[wire.KeyState]),
+		"problem":                     roundTrip(wire.DecodeAnswer[problem.Document]),
+	} {
+		t.Run(name, func(t *testing.T) { check(t, schematest.Read(t, "samples/v1/"+name+".json")) })
+	}
+}
+
+func TestTargetKeysAreThoseOfTheVectors(t *testing.T) {
+	var file struct {
+		About   string
+		Vectors []struct{ Tenant, Issuer, Kind, ID, Text, Hashed, Key, Note string }
+		Refused []struct{ Tenant, Issuer, Kind, ID, Why string }
+	}
+	schematest.Vectors(t, "target-keys.json", &file)
+	seen, kinds := map[revoke.Key]bool{}, map[string]bool{}
+	for _, v := range file.Vectors {
+		kind, err := revoke.ParseKind(v.Kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		target, err := revoke.NewTarget(v.Tenant, v.Issuer, kind, v.ID)
+		if err != nil {
+			t.Errorf("%+v: %v", v, err)
+			continue
+		}
+		if got := target.Key().String(); got != v.Key {
+			t.Errorf("%+v: key %s", v, got)
+		}
+		if back, err := revoke.ParseTarget(v.Tenant, v.Issuer, v.Text); err != nil || back != target || target.String() != v.Text {
+			t.Errorf("%+v: its text %q is %+v, %v", v, target, back, err)
+		}
+		if seen[target.Key()] {
+			t.Errorf("%+v: a key twice", v)
+		}
+		seen[target.Key()], kinds[v.Kind] = true, true
+	}
+	if len(kinds) != len(revoke.Kinds()) {
+		t.Errorf("vectors for %d kinds of %d", len(kinds), len(revoke.Kinds()))
+	}
+	for _, v := range file.Refused {
+		kind, err := revoke.ParseKind(v.Kind)
+		if err == nil {
+			_, err = revoke.NewTarget(v.Tenant, v.Issuer, kind, v.ID)
+		}
+		if err == nil {
+			t.Errorf("%+v was taken", v)
+		}
+	}
+}
+
+func TestStampsAreThoseOfTheVectors(t *testing.T) {
+	var file struct {
+		About          string
+		Order, Refused []string
+	}
+	schematest.Vectors(t, "stamps.json", &file)
+	var last revoke.Stamp
+	for i, text := range file.Order {
+		s, err := revoke.ParseStamp(text)
+		if err != nil || s.String() != text || i > 0 && !last.Less(s) {
+			t.Errorf("%q after %s: %s, %v", text, last, s, err)
+		}
+		last = s
+	}
+	for _, text := range file.Refused {
+		if s, err := revoke.ParseStamp(text); err == nil {
+			t.Errorf("%q is %s", text, s)
+		}
+	}
+}
+
+// state is a revoke.State as the vectors have it.
+type state struct {
+	Key      revoke.Key   `json:"key"`
+	Cut      revoke.Stamp `json:"cut"`
+	CutAt    int64        `json:"cut_at"`
+	Ended    bool         `json:"ended"`
+	Held     revoke.Stamp `json:"held"`
+	Released revoke.Stamp `json:"released"`
+	Until    int64        `json:"until"`
+}
+
+func (s state) state() revoke.State {
+	return revoke.State{Cut: s.Cut, CutAt: s.CutAt, Ended: s.Ended, Held: s.Held, Released: s.Released, Until: s.Until}
+}
+
+type epoch struct {
+	Number  uint64       `json:"number"`
+	D       revoke.Stamp `json:"d"`
+	Restore bool         `json:"restore"`
+}
+
+func TestPagesAreThoseOfTheVectors(t *testing.T) {
+	var file struct {
+		About string
+		Pages []struct {
+			Name, Hex, Snapshot string
+			Page, Pages         int
+			Epochs              []epoch
+			Keys                []struct {
+				Kid, JWS string
+				Until    int64
+			}
+			States []state
+		}
+		Malformed []struct{ Why, Hex string }
+	}
+	schematest.Vectors(t, "pages/v1.json", &file)
+	for _, v := range file.Pages {
+		t.Run(v.Name, func(t *testing.T) {
+			data, err := hex.DecodeString(v.Hex)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := wire.DecodePage(data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := wire.Page{Snapshot: v.Snapshot, Number: v.Page, Pages: v.Pages, States: []wire.TargetState{}}
+			for _, e := range v.Epochs {
+				want.Epochs = append(want.Epochs, revoke.Epoch(e))
+			}
+			for _, k := range v.Keys {
+				want.Keys = append(want.Keys, wire.KeyMessage{KeyID: k.Kid, Until: k.Until, JWS: k.JWS})
+			}
+			for _, s := range v.States {
+				want.States = append(want.States, wire.TargetState{Key: s.Key, State: s.state()})
+			}
+			if !reflect.DeepEqual(got, want) {
+				t.Errorf("got  %+v\nwant %+v", got, want)
+			}
+			if v.Pages > 1 {
+				return
+			}
+			again, err := wire.EncodePages(wire.Snapshot{
+				ID: v.Snapshot, Epochs: want.Epochs, Keys: want.Keys,
+				States: func(yield func(revoke.Key, revoke.State) bool) {
+					for _, s := range want.States {
+						if !yield(s.Key, s.State) {
+							return
+						}
+					}
+				},
+			})
+			if err != nil || len(again) != 1 || !bytes.Equal(again[0], data) {
+				t.Errorf("is written as %x, %v", again, err)
+			}
+		})
+	}
+	for _, v := range file.Malformed {
+		data, err := hex.DecodeString(v.Hex)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := wire.DecodePage(data); err == nil {
+			t.Errorf("%s: %+v", v.Why, p)
+		}
+	}
+}
+
+func TestMessagesFoldAsTheVectorsSay(t *testing.T) {
+	var file struct {
+		About string
+		Cases []struct {
+			Name     string
+			Epochs   []epoch
+			Messages []struct {
+				Sequence uint64
+				Message  wire.Message
+			}
+			States map[revoke.Key]state
+			Hits   []struct {
+				Key   revoke.Key
+				Stamp revoke.Stamp
+				Hit   bool
+			}
+		}
+	}
+	schematest.Vectors(t, "fold.json", &file)
+	for _, c := range file.Cases {
+		t.Run(c.Name, func(t *testing.T) {
+			want := map[revoke.Key]revoke.State{}
+			for k, s := range c.States {
+				want[k] = s.state()
+			}
+			r := rand.New(rand.NewPCG(1, 1))
+			for range 10 {
+				v := revoke.NewView()
+				for _, i := range r.Perm(len(c.Epochs)) {
+					v.MergeEpoch(revoke.Epoch(c.Epochs[i]))
+				}
+				for _, i := range append(r.Perm(len(c.Messages)), r.IntN(len(c.Messages))) {
+					m := c.Messages[i]
+					for k, s := range m.Message.States(revoke.Stamp{Epoch: m.Message.Epoch, Seq: m.Sequence}) {
+						v.Merge(k, s)
+					}
+				}
+				if got := maps.Collect(v.All); !maps.Equal(got, want) {
+					t.Fatalf("got  %+v\nwant %+v", got, want)
+				}
+				for _, h := range c.Hits {
+					if got := v.Hit(h.Key, h.Stamp); got != h.Hit {
+						t.Errorf("%s, stamp %s: hit %t", h.Key, h.Stamp, got)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestEveryProblemTypeIsListed(t *testing.T) {
+	var file struct {
+		About    string
+		Problems []struct {
+			Name, Type, Title, OAuth, Do string
+			Status                       int
+		}
+	}
+	schematest.Vectors(t, "problems.json", &file)
+	all := schematest.Load(t)
+	var listed, built []string
+	for _, p := range file.Problems {
+		listed = append(listed, strings.Join([]string{p.Name, p.Type, p.Title, p.OAuth}, "|"))
+		if k := problem.ByName(p.Name); k.Status() != p.Status {
+			t.Errorf("%s: status %d, listed %d", p.Name, k.Status(), p.Status)
+		}
+	}
+	for _, k := range problem.Kinds() {
+		e := problem.FieldError("targets[0]", "no such kind")
+		e.Kind, e.Key = k, "key-1"
+		doc := problem.DocumentOf(e, "r-1")
+		built = append(built, strings.Join([]string{k.Name(), doc.Type, doc.Title, k.OAuth()}, "|"))
+		b, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Valid(t, "problem.json", b)
+	}
+	slices.Sort(listed)
+	slices.Sort(built)
+	if !slices.Equal(listed, built) {
+		t.Errorf("listed %q\nbuilt  %q", listed, built)
+	}
+}
+
+// genMessage draws any message that can be sent.
+func genMessage(t *rapid.T) wire.Message {
+	word := rapid.StringMatching(`[A-Za-z0-9_-]{1,20}`)
+	far := rapid.Uint64Range(1, wire.MaxEpoch)
+	epoch := far.Draw(t, "epoch")
+	stamp := rapid.Custom(func(t *rapid.T) revoke.Stamp {
+		return revoke.Stamp{Epoch: rapid.Uint64Range(0, epoch-1).Draw(t, "e"), Seq: rapid.Uint64Min(1).Draw(t, "s")}
+	})
+	key := rapid.Custom(func(t *rapid.T) (k revoke.Key) {
+		binary.BigEndian.PutUint64(k[:], rapid.Uint64().Draw(t, "key"))
+		return k
+	})
+	m := wire.Message{Epoch: epoch, ID: key.Draw(t, "id").String()}
+	m.Kind = rapid.SampledFrom([]string{wire.KindEpoch, wire.KindEntry, wire.KindKey, wire.KindJoin, wire.KindOut, wire.KindTick}).Draw(t, "kind")
+	m.At, m.Until = rapid.Int64Range(1, 1<<46-1).Draw(t, "at"), rapid.Int64Range(1, 1<<36).Draw(t, "until")
+	switch m.Kind {
+	case wire.KindEpoch:
+		d := stamp.Draw(t, "d")
+		m.D, m.Restore = &d, rapid.Bool().Draw(t, "restore")
+	case wire.KindKey:
+		m.KeyID, m.JWS = rapid.StringMatching(`[^\x00-\x1f\x7f-\x9f]{1,30}`).Draw(t, "kid"), "e30.e30."+word.Draw(t, "sig")
+	case wire.KindJoin:
+		m.Name, m.Instance, m.LimitMS = word.Draw(t, "name"), word.Draw(t, "instance"), rapid.Int64Range(1, 60000).Draw(t, "limit")
+		m.Past = rapid.SampledFrom([]string{wire.PastDeny, wire.PastRedis, wire.PastAllow}).Draw(t, "past")
+	case wire.KindOut:
+		m.Name, m.Instance = word.Draw(t, "name"), word.Draw(t, "instance")
+		m.By = rapid.SampledFrom([]string{wire.BySelf, wire.ByOperator, wire.ByProof}).Draw(t, "by")
+	case wire.KindEntry:
+		drawEntry(t, &m, rapid.SliceOfNDistinct(key, 1, 30, rapid.ID[revoke.Key]).Draw(t, "keys"), stamp)
+	}
+	return m
+}
+
+func drawEntry(t *rapid.T, m *wire.Message, keys []revoke.Key, stamp *rapid.Generator[revoke.Stamp]) {
+	for _, k := range keys {
+		switch rapid.IntRange(0, 4).Draw(t, "op") {
+		case 0:
+			m.Cut = append(m.Cut, k)
+		case 1:
+			m.End = append(m.End, k)
+		case 2:
+			m.Hold = append(m.Hold, k)
+		case 3:
+			m.Hold = append(m.Hold, k)
+			if m.First == nil {
+				m.First = map[revoke.Key]revoke.Stamp{}
+			}
+			m.First[k] = stamp.Draw(t, "first")
+		case 4:
+			if m.Release == nil {
+				m.Release = map[revoke.Key]revoke.Stamp{}
+			}
+			m.Release[k] = stamp.Draw(t, "release")
+		}
+	}
+	if len(m.Hold) > 0 && rapid.Bool().Draw(t, "ends") {
+		m.HoldEnd, m.Then = m.At, wire.ThenRelease
+	}
+	if rapid.IntRange(0, 3).Draw(t, "lost") == 0 {
+		at := stamp.Draw(t, "recommitted")
+		m.Recommitted = &at
+	}
+}
+
+func TestEveryMessageIsWhatTheSchemaSaysAndComesBack(t *testing.T) {
+	all := schematest.Load(t)
+	rapid.Check(t, func(r *rapid.T) {
+		m := genMessage(r)
+		b, err := wire.Encode(m)
+		if err != nil {
+			r.Fatalf("Encode(%+v): %v", m, err)
+		}
+		if err := all.Check(t, "message.json", b); err != nil {
+			r.Fatalf("%s\n%v", b, err)
+		}
+		got, err := wire.Decode(b)
+		if err != nil {
+			r.Fatalf("Decode(%s): %v", b, err)
+		}
+		pos := revoke.Stamp{Epoch: m.Epoch, Seq: 1}
+		if x, y := maps.Collect(m.States(pos)), maps.Collect(got.States(pos)); !maps.Equal(x, y) {
+			r.Fatalf("folds as %v, was %v", y, x)
+		}
+		for _, sortable := range []*[]revoke.Key{&got.Hold, &m.Hold} {
+			slices.SortFunc(*sortable, func(a, b revoke.Key) int { return bytes.Compare(a[:], b[:]) })
+		}
+		m.Ops = got.Ops
+		if !reflect.DeepEqual(got, m) {
+			r.Fatalf("got  %+v\nwant %+v", got, m)
+		}
+	})
+}
+
+// Promise 3, by messages of all kinds: any order, any repetition, one state.
+func TestMessagesInAnyOrderAndRepetitionAreOneState(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		type placed struct {
+			m  wire.Message
+			at revoke.Stamp
+		}
+		var log []placed
+		for i := range rapid.IntRange(1, 12).Draw(r, "messages") {
+			m := genMessage(r)
+			// Few targets, so that they meet.
+			for _, ks := range [][]revoke.Key{m.Cut, m.End, m.Hold} {
+				for j := range ks {
+					if _, first := m.First[ks[j]]; !first {
+						ks[j] = revoke.Key{byte(j % 5)}
+					}
+				}
+			}
+			log = append(log, placed{m, revoke.Stamp{Epoch: m.Epoch, Seq: uint64(i + 1)}})
+		}
+		fold := func(order []placed) map[revoke.Key]revoke.State {
+			v := revoke.NewView()
+			for _, p := range order {
+				if e, ok := p.m.EpochState(); ok {
+					v.MergeEpoch(e)
+				}
+				for k, s := range p.m.States(p.at) {
+					v.Merge(k, s)
+				}
+			}
+			return maps.Collect(v.All)
+		}
+		want := fold(log)
+		again := append(slices.Clone(log), rapid.SliceOf(rapid.SampledFrom(log)).Draw(r, "again")...)
+		if got := fold(rapid.Permutation(again).Draw(r, "order")); !maps.Equal(got, want) {
+			r.Fatalf("got  %v\nwant %v", got, want)
+		}
+	})
+}
