@@ -66,6 +66,10 @@ type Requirement struct {
 	MaxStale time.Duration
 	// Audience replaces Issuer.Audience: one of these must be in the token's aud.
 	Audience []string
+	// AnyAudience takes a token whoever it is meant for. It is for those who tell
+	// others about tokens (introspection, "would a guard take this?"), never for a
+	// resource server.
+	AnyAudience bool
 }
 
 // What a target that hits can be.
@@ -124,6 +128,21 @@ type Decision struct {
 
 // Allowed reports whether the request may go on.
 func (d Decision) Allowed() bool { return d.Outcome == Allow }
+
+// Public returns what may be told to whoever sent the token: which check failed,
+// but not which of its targets was revoked, nor how the guard is connected. Empty
+// for Allow.
+func (d Decision) Public() string {
+	switch {
+	case d.Outcome == Allow:
+		return ""
+	case d.HTTPStatus() == http.StatusServiceUnavailable:
+		return "whether the token is good can't be told now; nothing is known to be wrong with it, try again"
+	case d.Check == CheckTargets:
+		return "the token was revoked, or is held"
+	}
+	return d.Reason
+}
 
 // HTTPStatus returns Status, and 503 for a Decision that nobody made.
 func (d Decision) HTTPStatus() int {

@@ -221,7 +221,7 @@ func TestRedisAlone(t *testing.T) {
 	redis.Disconnect()
 	wantDeny(t, decide(g, again, guard.Requirement{}), http.StatusServiceUnavailable, guard.CheckView)
 	wantDeny(t, decide(g, token, guard.Requirement{}), http.StatusUnauthorized, guard.CheckTargets)
-	if err := g.Ready(); err == nil || !strings.Contains(err.Error(), "Redis view") {
+	if err := g.Ready(); err == nil || !strings.Contains(err.Error(), "the Redis view is not complete") {
 		t.Errorf("ready: %v", err)
 	}
 }

@@ -205,7 +205,7 @@ func (g *Guard) Ready() error {
 		return errors.New("guard: stopped")
 	}
 	if !g.started.Load() {
-		errs = append(errs, errors.New("Run was not called"))
+		errs = append(errs, errors.New("not running: Run was not called"))
 	}
 	if w := g.waiting.Load(); w != nil {
 		errs = append(errs, errors.New(*w))
@@ -230,7 +230,7 @@ func (g *Guard) viewReady() error {
 			return errors.New("waiting for NATS")
 		}
 		if st := g.opts.redis.Status(); !st.Complete {
-			return fmt.Errorf("Redis view: %w", st.Reason)
+			return fmt.Errorf("view: %w", st.Reason)
 		}
 		return nil
 	}

@@ -71,6 +71,9 @@ func TestScopesAndRolesAreRequired(t *testing.T) {
 	wantDeny(t, decide(g, token, guard.Requirement{AnyRole: []string{"ops"}}), http.StatusForbidden, guard.CheckRole)
 	wantAllow(t, decide(g, token, guard.Requirement{AnyRole: []string{"ops", "dev"}}))
 	wantDeny(t, decide(g, token, guard.Requirement{Audience: []string{"https://other"}}), http.StatusUnauthorized, guard.CheckAudience)
+	other := q.Token(guardtest.Token{Audience: []string{"https://other"}})
+	wantDeny(t, decide(g, other, guard.Requirement{}), http.StatusUnauthorized, guard.CheckAudience)
+	wantAllow(t, decide(g, other, guard.Requirement{AnyAudience: true}))
 }
 
 // TestEveryTargetHitsAtOnce is the promise itself: each thing that a token

@@ -150,7 +150,7 @@ func Write(w http.ResponseWriter, d guard.Decision, req guard.Requirement, realm
 		status = http.StatusServiceUnavailable
 		names = titles[status]
 	}
-	doc := problem{Type: typeBase + names[0], Title: names[1], Status: status, Detail: public(d, status), Error: d.Error, Check: d.Check}
+	doc := problem{Type: typeBase + names[0], Title: names[1], Status: status, Detail: d.Public(), Error: d.Error, Check: d.Check}
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
@@ -161,18 +161,6 @@ func Write(w http.ResponseWriter, d guard.Decision, req guard.Requirement, realm
 	}
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(doc) // the caller has gone; nothing is left to do
-}
-
-// public is what a caller may know: whoever holds a token may not learn what
-// else of it is revoked, nor how the guard is connected.
-func public(d guard.Decision, status int) string {
-	switch {
-	case status == http.StatusServiceUnavailable:
-		return "whether the token is good can't be told now; nothing is known to be wrong with it, try again"
-	case d.Check == guard.CheckTargets:
-		return "the token was revoked, or is held"
-	}
-	return d.Reason
 }
 
 // Challenge returns the value of WWW-Authenticate for a refusal (RFC 6750,
@@ -190,7 +178,7 @@ func Challenge(d guard.Decision, req guard.Requirement, realm string) string {
 	add("realm", realm)
 	add("error", d.Error)
 	if d.Error != "" {
-		add("error_description", public(d, d.HTTPStatus()))
+		add("error_description", d.Public())
 	}
 	if d.Error == guard.ErrorInsufficientScope || d.Error == "" {
 		add("scope", strings.Join(req.Scopes, " "))
