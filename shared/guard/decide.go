@@ -87,6 +87,9 @@ func (g *Guard) cached(text string) (*verified, *keys.Key) {
 // consult asks whether the token is revoked. The Decision has what was found on
 // the way, also with a fault.
 func (g *Guard) consult(ctx context.Context, v *verified, req *Requirement) (d Decision, f *fault) {
+	if g.stopped.Load() { // also where somebody else's reader goes on
+		return d, unable(CheckView, "the guard has stopped")
+	}
 	r := g.Reader()
 	if r == nil {
 		if g.opts.follows() {

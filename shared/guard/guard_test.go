@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quash-project/quash/shared/guard"
+	"github.com/quash-project/quash/shared/guard/follow"
 	"github.com/quash-project/quash/shared/guard/guardtest"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
@@ -369,5 +370,38 @@ func TestStoppedGuardAcceptsNothing(t *testing.T) {
 	}
 	if g.Run(context.Background()) == nil {
 		t.Error("ran twice")
+	}
+}
+
+// TestReaderOfSomebodyElse is how the services use a guard: one reader for all
+// that a process decides.
+func TestReaderOfSomebodyElse(t *testing.T) {
+	q := guardtest.New(t)
+	var g *guard.Guard
+	cfg := q.Follow()
+	cfg.Now, cfg.OnKey = q.Now, func(m wire.Message) { g.OnKey(m) }
+	r, err := follow.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g, err = guard.New([]guard.Issuer{q.Issuer()}, guard.WithReader(r), guard.WithClock(q.Now)); err != nil {
+		t.Fatal(err)
+	}
+	reading, stopReading := context.WithCancel(context.Background())
+	guarding, stopGuarding := context.WithCancel(context.Background())
+	read, guarded := make(chan error, 1), make(chan error, 1)
+	go func() { read <- r.Run(reading) }()
+	go func() { guarded <- g.Run(guarding) }()
+	q.WaitReady(g)
+	token := q.Token(guardtest.Token{})
+	wantAllow(t, decide(g, token, guard.Requirement{}))
+	stopGuarding()
+	if err := <-guarded; err != nil {
+		t.Error(err)
+	}
+	wantDeny(t, decide(g, token, guard.Requirement{}), http.StatusServiceUnavailable, guard.CheckView)
+	stopReading()
+	if err := <-read; err != nil {
+		t.Error(err)
 	}
 }
