@@ -41,6 +41,13 @@ func InboxPrefix(name string) string { return "_INBOX_" + name }
 // wait for confirmations and some.
 const answerTime = 2 * time.Minute
 
+// maxAnswers is how often one request may be answered. It is above one because
+// nats-server 2.15.2 counts each further delivery of the request to the same
+// connection as an answer (client.go, deliverMsg asks pubAllowedFullCheck), and
+// probes come on two subscriptions: the one that answers, and the one by which
+// every replica hears where everybody is.
+const maxAnswers = 4
+
 // guardRole is the role of every guard; a service's user has its own name as role.
 const guardRole = "guard"
 
@@ -64,7 +71,7 @@ func scope(role, signer string) *jwt.UserScope {
 	var answers *jwt.ResponsePermission
 	serve := func(subjects ...string) {
 		sub = append(append(sub, subjects...), "$SRV.>")
-		answers = &jwt.ResponsePermission{MaxMsgs: 1, Expires: answerTime}
+		answers = &jwt.ResponsePermission{MaxMsgs: maxAnswers, Expires: answerTime}
 	}
 	follow := func() {
 		pub = append(pub, wire.GuardPrefix+name+".>")
