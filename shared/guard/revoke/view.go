@@ -96,15 +96,17 @@ func (v *View) Blocked(k Key) bool {
 	return s != nil && v.load(t, s).Blocked(v.Epochs())
 }
 
-// batch is how many keys HitAny looks up at once: a token has about nine.
+// batch is how many keys HitAny looks up at once: a token has about nine. A power
+// of two.
 const batch = 16
 
-// probe is one look-up of HitAny under way.
+// probe is a look-up of HitAny that may end with a slot.
 type probe struct {
-	t     *table // nil: the key is not there
+	t     *table
 	group uint64
-	maybe *slot  // the first slot whose tag matches
+	maybe *slot  // the first slot whose tag matches, nil for none
 	k0    uint64 // the first word of its key
+	index int    // of the key
 }
 
 // HitAny reports whether any of the keys refuses something with this stamp,
@@ -115,23 +117,23 @@ func (v *View) HitAny(keys []Key, stamp Stamp) (int, bool) {
 	stamp = v.Epochs().Clamp(stamp)
 	var probes [batch]probe
 	for from := 0; from < len(keys); from += batch {
-		part := keys[from:min(from+batch, len(keys))]
-		ps := probes[:len(part)]
-		found := false
-		for i := range ps {
-			found = v.begin(&ps[i], &part[i]) || found
+		n := 0 // mostly it stays 0: nothing is known of any
+		for i := from; i < min(from+batch, len(keys)); i++ {
+			if v.begin(&probes[n&(batch-1)], &keys[i]) {
+				probes[n&(batch-1)].index = i
+				n++
+			}
 		}
-		if !found {
-			continue // the common case: nothing is known of any
-		}
+		ps := probes[:n]
 		for i := range ps {
 			if s := ps[i].maybe; s != nil {
 				ps[i].k0 = s.k0
 			}
 		}
 		for i := range ps {
-			if s := v.finish(&ps[i], &part[i]); s != nil && v.hits(ps[i].t, s, stamp) {
-				return from + i, true
+			p := &ps[i]
+			if s := v.finish(p, &keys[p.index]); s != nil && v.hits(p.t, s, stamp) {
+				return p.index, true
 			}
 		}
 	}
@@ -139,31 +141,28 @@ func (v *View) HitAny(keys []Key, stamp Stamp) (int, bool) {
 }
 
 // begin reads the tags of a key's group, but no slot. It returns whether the
-// key may be there.
+// key may be there, and fills p if so.
 func (v *View) begin(p *probe, k *Key) bool {
 	k0, k1 := words(k)
-	p.maybe = nil
-	if p.t = v.shards[k0&0xff].Load(); p.t == nil {
+	t := v.shards[k0&0xff].Load()
+	if t == nil {
 		return false
 	}
-	p.group = p.t.groupOf(k1, v.seed)
-	tags := atomic.LoadUint64(&p.t.tags[p.group])
+	g := t.groupOf(k1, v.seed)
+	tags := atomic.LoadUint64(&t.tags[g])
 	m := matches(tags, tagOf(k0))
 	if m|tags&overOf(k0) == 0 {
-		p.t = nil
 		return false
 	}
+	p.t, p.group, p.maybe = t, g, nil
 	if m != 0 {
-		p.maybe = &p.t.groups[p.group][lane(m)]
+		p.maybe = &t.groups[g][lane(m)]
 	}
 	return true
 }
 
 // finish returns the key's slot, nil if there is none.
 func (v *View) finish(p *probe, k *Key) *slot {
-	if p.t == nil {
-		return nil
-	}
 	k0, k1 := words(k)
 	if s := p.maybe; s != nil && p.k0 == k0 && s.k1 == k1 {
 		return s
