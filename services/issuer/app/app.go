@@ -173,6 +173,9 @@ func (s *Service) Handler() http.Handler { return s.handler }
 // Domain returns what the ways in call, for tests and the all-in-one process.
 func (s *Service) Domain() *issuer.Service { return s.domain }
 
+// Reader returns the service's reader of the log.
+func (s *Service) Reader() *follow.Reader { return s.reader }
+
 // EnsureOperator makes the first operator's key in an installation that has had
 // none, and hands it to save; see issuer.Service.EnsureOperator. It waits until
 // the service can issue.
