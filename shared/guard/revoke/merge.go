@@ -85,7 +85,7 @@ func (v *View) rebuild(old *table, groups int, keep func(State) bool) *table {
 	for s := range old.all() {
 		var state State
 		kind := s.what >> kindShift
-		repack := kind == kindOver || kind == kindCut && shift
+		repack := kind == kindOver || shift
 		if repack || keep != nil {
 			state = v.load(old, s)
 		}

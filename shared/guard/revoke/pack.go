@@ -5,23 +5,22 @@ import "sync/atomic"
 // Nearly every entry is a lone cut or a lone end, and these fit into two words
 // of a slot:
 //
-//	what   2 bits: kind | cut: 12 bits index of its epoch in View.numbers, 50 bits sequence
+//	what   2 bits: kind | cut, end: 12 bits index of its epoch in View.numbers, 50 bits sequence
 //	                    | overflow: index in table.over
-//	when   cut: 38 bits milliseconds from table.base to CutAt | 26 bits seconds from CutAt to Until
-//	       end: Until
+//	when   cut, end: 38 bits milliseconds from table.base to CutAt | 26 bits seconds from CutAt to Until
 //
 // Whatever does not fit, for being a hold or out of range, is a State of its
 // own in the table's overflow: slower and bigger, and right all the same.
 //
 // A reader that loads both words while they change may see one from before and
 // one from after. Both only grow, so it sees a state between the two, which is
-// what it could have seen by asking a moment earlier or later. A slot leaves a
-// kind only towards overflow, or from there, and `when` is written first, so
-// neither is ever read by the rules of another kind.
+// what it could have seen by asking a moment earlier or later. Cut and end have
+// one form; a slot goes from there to overflow only, and `when` is written
+// first, so neither is ever read by the rules of another form.
 const (
 	kindOver  = iota // 0 is never published: an index is stored with 1 added
 	kindCut          // a cut and nothing else
-	kindEnded        // an end and nothing else
+	kindEnded        // an end, and where it stands
 
 	kindShift  = 62
 	epochShift = 50
@@ -56,12 +55,13 @@ func (v *View) cutOf(w uint64) Stamp {
 func (v *View) load(t *table, s *slot) State {
 	w := atomic.LoadUint64(&s.what)
 	switch w >> kindShift {
-	case kindCut:
+	case kindCut, kindEnded:
 		when := atomic.LoadUint64(&s.when)
 		at := t.base + int64(when>>untilBits)
-		return State{Cut: v.cutOf(w), CutAt: at, Until: at/1000 + int64(when&untilMask)}
-	case kindEnded:
-		return State{Ended: true, Until: int64(atomic.LoadUint64(&s.when))}
+		return State{
+			Cut: v.cutOf(w), CutAt: at, Ended: w>>kindShift == kindEnded,
+			Until: at/1000 + int64(when&untilMask),
+		}
 	}
 	return *t.overflow(w)
 }
@@ -73,10 +73,6 @@ func (t *table) overflow(w uint64) *State { return (*t.over.Load())[w-1].Load() 
 func (v *View) pack(t *table, s State) (what, when uint64, ok bool) {
 	if !s.Held.IsZero() || !s.Released.IsZero() {
 		return 0, 0, false
-	}
-	if s.Ended {
-		lone := s.Cut.IsZero() && s.CutAt == 0
-		return kindEnded << kindShift, uint64(s.Until), lone
 	}
 	if s.Cut.IsZero() || s.CutAt < 1 || s.Cut.Seq > seqMask {
 		return 0, 0, false
@@ -96,7 +92,11 @@ func (v *View) pack(t *table, s State) (what, when uint64, ok bool) {
 	if !t.hasCut { // once: readers may be looking at it ever after
 		t.base, t.hasCut = base, true
 	}
-	return kindCut<<kindShift | uint64(i)<<epochShift | s.Cut.Seq, uint64(at)<<untilBits | uint64(left), true
+	kind := uint64(kindCut)
+	if s.Ended {
+		kind = kindEnded
+	}
+	return kind<<kindShift | uint64(i)<<epochShift | s.Cut.Seq, uint64(at)<<untilBits | uint64(left), true
 }
 
 // indexOf returns the index of an epoch in v.numbers, and adds it if there is

@@ -12,7 +12,8 @@ import (
 // States yields what a message at the position pos says of each of its
 // targets; merge that into a View. Only entries say anything.
 //
-// A cut stands at its own position, a hold at its first one if it was committed
+// An end says where it stands by a cut, which adds nothing to what it hits and
+// lets readers tell since when. A cut stands at its own position, a hold at its first one if it was committed
 // again. An entry that was committed again because its history was lost counts
 // as where it stood then: at its own position it would also hit what was made
 // since, and would undo a release.
@@ -30,7 +31,7 @@ func (m Message) States(pos revoke.Stamp) iter.Seq2[revoke.Key, revoke.State] {
 			}
 		}
 		for _, k := range m.End {
-			if !yield(k, revoke.State{Ended: true, Until: m.Until}) {
+			if !yield(k, revoke.State{Cut: pos, CutAt: m.At, Ended: true, Until: m.Until}) {
 				return
 			}
 		}

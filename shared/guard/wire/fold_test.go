@@ -24,7 +24,7 @@ func TestMessageFoldsAtItsPosition(t *testing.T) {
 		"cut": {all["cut"], map[revoke.Key]revoke.State{
 			key(1): {Cut: pos, CutAt: testEpoch + 5, Until: until}, key(2): {Cut: pos, CutAt: testEpoch + 5, Until: until},
 		}},
-		"end":  {all["end"], map[revoke.Key]revoke.State{key(1): {Ended: true, Until: until}}},
+		"end":  {all["end"], map[revoke.Key]revoke.State{key(1): {Cut: pos, CutAt: testEpoch + 5, Ended: true, Until: until}}},
 		"hold": {all["hold"], map[revoke.Key]revoke.State{key(1): {Held: pos, Until: until}}},
 		"release": {all["release"], map[revoke.Key]revoke.State{
 			key(1): {Released: *at(testEpoch, 4), Until: until}, key(2): {Until: until},
@@ -33,7 +33,7 @@ func TestMessageFoldsAtItsPosition(t *testing.T) {
 			key(1): {Held: pos, Until: until}, key(2): {Held: *at(testEpoch, 4), Until: until},
 		}},
 		"recommitted stands where it stood": {all["recommitted"], map[revoke.Key]revoke.State{
-			key(1): {Cut: lost, CutAt: testEpoch + 5, Until: until}, key(2): {Ended: true, Until: until},
+			key(1): {Cut: lost, CutAt: testEpoch + 5, Until: until}, key(2): {Cut: lost, CutAt: testEpoch + 5, Ended: true, Until: until},
 		}},
 		"a hold again, recommitted": {heldAgain, map[revoke.Key]revoke.State{
 			key(1): {Held: lost, Until: until}, key(2): {Held: *at(testEpoch, 4), Until: until},
