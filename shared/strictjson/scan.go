@@ -170,13 +170,14 @@ func (s *scanner) unknown(name string, fields map[string]reflect.Type) error {
 	return s.fail("is unknown here")
 }
 
-// printable keeps a stranger's member name short enough for an error.
+// printable keeps a stranger's member name short enough for an error: longer than
+// any of ours, and too short for a secret that was pasted in the wrong place.
 func printable(name string) string {
 	if name == "" {
 		return `""`
 	}
-	if len(name) > 64 {
-		name = strings.ToValidUTF8(name[:64], "") + "…"
+	if len(name) > 24 {
+		name = strings.ToValidUTF8(name[:24], "") + "…"
 	}
 	q := strconv.Quote(name)
 	if q[1:len(q)-1] == name && !strings.ContainsAny(name, ". []") {
