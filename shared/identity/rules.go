@@ -84,7 +84,7 @@ func scope(role, signer string) *jwt.UserScope {
 			pub = append(append(pub, reads(stream)...), manages(stream)...)
 		}
 		pub = append(pub, "$JS.API.INFO")
-		sub = append(sub, wire.FeedAll)
+		follow() // it decides about tokens for its own API, and so joins the fleet
 		serve(wire.GuardPrefix+">", wire.CommitPrefix+">", wire.APIRevocation+">")
 	case Issuer, Rotator:
 		for _, bucket := range Buckets[role] {

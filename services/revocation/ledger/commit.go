@@ -169,7 +169,7 @@ func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bo
 	case err == nil:
 		a, err = l.answerOf(ctx, p, first, "")
 		return true, a, err
-	case !errors.Is(err, errNoMessage):
+	case !errors.Is(err, ErrNoMessage):
 		return true, a, problem.Wrap(problem.Unavailable, err, "the log can't be read now; nothing was done, try again")
 	}
 	// A hold that another replica has committed just now counts: look again at

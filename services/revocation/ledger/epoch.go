@@ -64,7 +64,7 @@ func (l *Ledger) onProof(ctx context.Context, p proof) {
 // firstEpoch begins the first history, if the log has none.
 func (l *Ledger) firstEpoch(ctx context.Context) error {
 	_, err := l.getLast(ctx, wire.LogEpoch)
-	if !errors.Is(err, errNoMessage) {
+	if !errors.Is(err, ErrNoMessage) {
 		return err
 	}
 	err = l.publishEpoch(ctx, uint64(l.cfg.Now().UnixMilli()), revoke.Stamp{}, 0, "the log is new")
@@ -100,7 +100,7 @@ func (l *Ledger) newEpoch(ctx context.Context, p proof) error {
 		return err
 	}
 	last, err := l.getLast(ctx, wire.LogEpoch)
-	if err != nil && !errors.Is(err, errNoMessage) {
+	if err != nil && !errors.Is(err, ErrNoMessage) {
 		return err
 	}
 	d, err := l.shared(ctx, p.recent)

@@ -151,7 +151,7 @@ func (l *Ledger) sameHistory(ctx context.Context) (bool, error) {
 	for _, p := range recent {
 		m, err := l.getBySeq(ctx, p.Seq)
 		switch {
-		case errors.Is(err, errNoMessage):
+		case errors.Is(err, ErrNoMessage):
 			continue // it may have ended; or the log ends before it, which the tick tells
 		case err != nil:
 			return false, err
@@ -235,8 +235,6 @@ func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 	case wire.KindKey:
 		l.keepKey(s)
 	}
-	close(l.changed)
-	l.changed = make(chan struct{})
 	l.mu.Unlock()
 	for {
 		old := l.seen.Load()
@@ -247,6 +245,11 @@ func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 	for _, o := range l.observers {
 		o.Applied(s)
 	}
+	l.mu.Lock()
+	l.observed = pos.Stamp
+	close(l.changed)
+	l.changed = make(chan struct{})
+	l.mu.Unlock()
 }
 
 // keepKey keeps the newest message about each signing key, for whole states. The
@@ -343,7 +346,7 @@ func (l *Ledger) reload(ctx context.Context) (*history, error) {
 	fresh := newRing(l.cfg.RingSize)
 	keys := map[string]wire.Stored{}
 	l.mu.Lock()
-	l.ring, l.keys, l.head, l.stamp = fresh, keys, wire.Position{}, revoke.Stamp{}
+	l.ring, l.keys, l.head, l.stamp, l.observed = fresh, keys, wire.Position{}, revoke.Stamp{}, revoke.Stamp{}
 	l.mu.Unlock()
 	for _, o := range l.observers {
 		o.Restarted()

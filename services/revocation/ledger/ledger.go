@@ -40,6 +40,7 @@ type Ledger struct {
 	mu        sync.Mutex
 	ring      *ring
 	head      wire.Position // the newest message that was applied
+	observed  revoke.Stamp  // and that all observers were told of
 	headTime  int64         // the broker's time of it
 	stamp     revoke.Stamp  // the newest entry or epoch
 	epoch     uint64        // the current one
@@ -132,11 +133,12 @@ func (l *Ledger) epochAt() revoke.Stamp {
 	return revoke.Stamp{Epoch: l.epoch, Seq: l.epochSeq}
 }
 
-// WaitApplied returns once everything up to the stamp is in the view.
+// WaitApplied returns once everything up to the stamp is in the view, and the
+// observers were told of it.
 func (l *Ledger) WaitApplied(ctx context.Context, s revoke.Stamp) error {
 	for {
 		l.mu.Lock()
-		done, changed := !l.head.Less(s), l.changed
+		done, changed := !l.observed.Less(s), l.changed
 		l.mu.Unlock()
 		if done {
 			return nil

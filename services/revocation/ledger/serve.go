@@ -199,3 +199,15 @@ func (l *Ledger) Find(ctx context.Context, id string) (Event, wire.Stored, error
 	e, err := readEvent(r.data)
 	return e, r.stored, errors.Join(err, r.err)
 }
+
+// EventAt returns the event of a message that was applied.
+func (l *Ledger) EventAt(ctx context.Context, s wire.Stored) (Event, error) {
+	r, err := l.getBySeq(ctx, s.Sequence)
+	if err != nil {
+		return Event{}, err
+	}
+	if r.stored.Message.ID != s.Message.ID {
+		return Event{}, ErrNoMessage // the log went back since
+	}
+	return readEvent(r.data)
+}

@@ -103,7 +103,9 @@ type raw struct {
 	err    error // of the wire part
 }
 
-var errNoMessage = errors.New("no such message in the log")
+// ErrNoMessage is what Find and EventAt say of something that the log does not have
+// (any more).
+var ErrNoMessage = errors.New("no such message in the log")
 
 // getBySeq reads one message at the leader.
 func (l *Ledger) getBySeq(ctx context.Context, seq uint64) (raw, error) {
@@ -141,7 +143,7 @@ func (l *Ledger) get(ctx context.Context, ask map[string]any) (raw, error) {
 	}
 	switch {
 	case answer.Error != nil && answer.Error.ErrorCode == jetstream.JSErrCodeMessageNotFound:
-		return raw{}, errNoMessage
+		return raw{}, ErrNoMessage
 	case answer.Error != nil:
 		return raw{}, fmt.Errorf("read the log: %w", answer.Error)
 	case answer.Message == nil:

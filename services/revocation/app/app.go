@@ -1,0 +1,213 @@
+package app
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quash-project/quash/services/revocation"
+	"github.com/quash-project/quash/services/revocation/fleet"
+	"github.com/quash-project/quash/services/revocation/httpapi"
+	"github.com/quash-project/quash/services/revocation/ledger"
+	"github.com/quash-project/quash/services/revocation/natsapi"
+	"github.com/quash-project/quash/services/revocation/redisview"
+	"github.com/quash-project/quash/shared/guard"
+	"github.com/quash-project/quash/shared/guard/follow"
+	"github.com/quash-project/quash/shared/guard/natsfeed"
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+	frame "github.com/quash-project/quash/shared/httpapi"
+	"github.com/quash-project/quash/shared/identity"
+)
+
+// Service is a running revocation service.
+type Service struct {
+	cfg     Config
+	log     *zap.Logger
+	nats    *nats.Conn
+	ledger  *ledger.Ledger
+	fleet   *fleet.Fleet
+	view    *redisview.Writer // nil: there is no Redis view
+	guard   *guard.Guard
+	domain  *revocation.Service
+	feed    *revocation.Feed
+	guards  *natsapi.Server
+	handler http.Handler
+	api     frame.Authorizer
+}
+
+// New wires the service. It asks nothing of NATS or Redis yet: Run waits for them.
+func New(_ context.Context, cfg Config, d Deps) (*Service, error) {
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("revocation: %w", err)
+	}
+	withDefaults(&cfg, &d)
+	s := &Service{cfg: cfg, log: d.Log, nats: d.NATS, feed: &revocation.Feed{}}
+	for _, build := range []func(Deps) error{s.buildLog, s.buildGuard, s.buildWays} {
+		if err := build(d); err != nil {
+			return nil, fmt.Errorf("revocation: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func withDefaults(cfg *Config, d *Deps) {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.Rand == nil {
+		d.Rand = rand.Reader
+	}
+	if d.Log == nil {
+		d.Log = zap.NewNop()
+	}
+	if cfg.Tenant == "" {
+		cfg.Tenant = "default"
+	}
+	if cfg.Limit == 0 {
+		cfg.Limit = wire.DefaultLimit
+	}
+	if cfg.Replicas == 0 {
+		cfg.Replicas = 1
+	}
+}
+
+// buildLog makes the log, and those who are told of everything in it.
+func (s *Service) buildLog(d Deps) error {
+	cfg := ledger.Config{
+		NATS: d.NATS, Log: d.Log.Named("log"), Now: d.Now, Rand: d.Rand, Replicas: s.cfg.Replicas, SyncAlways: s.cfg.SyncAlways,
+	}
+	if d.Redis != nil {
+		cfg.Remembered = func(ctx context.Context, yield func(revoke.Key, revoke.State) bool) error {
+			return s.view.States(ctx, yield)
+		}
+	}
+	var err error
+	if s.ledger, err = ledger.New(cfg); err != nil {
+		return err
+	}
+	fcfg := fleet.Config{Log: s.ledger, Logger: d.Log.Named("fleet"), Now: d.Now}
+	if d.Redis != nil {
+		store := redisview.NewStore(d.Redis, s.cfg.RedisEmbedded)
+		s.view, err = redisview.New(store, s.ledger, redisview.Config{
+			Shards: s.cfg.RedisShards, Now: d.Now, Rand: d.Rand, Log: d.Log.Named("redis"), Proof: s.proof,
+		})
+		if err != nil {
+			return err
+		}
+		fcfg.Redis = s.view
+	}
+	s.fleet = fleet.New(fcfg)
+	s.ledger.Observe(s.fleet)
+	s.ledger.Observe(s.feed)
+	if s.view != nil {
+		s.ledger.Observe(s.view)
+	}
+	return nil
+}
+
+// proofTime bounds the judgement of a position that Redis shows.
+const proofTime = 30 * time.Second
+
+// proof shows the log a position that Redis has and it does not. It is judged
+// apart, since the view asks within its own beat.
+func (s *Service) proof(p wire.Position, _ revoke.Epochs) bool {
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), proofTime)
+		defer cancel()
+		if err := s.ledger.Shown(ctx, "redis", []wire.Position{p}); err != nil {
+			s.log.Warn("Redis shows a position that the log does not have, and it could not be judged yet", zap.Error(err))
+		}
+	}()
+	return true
+}
+
+// buildGuard makes the guard of our own API, which is a member of the fleet like
+// any other: whatever decides is.
+func (s *Service) buildGuard(d Deps) error {
+	link, err := natsfeed.New(d.NATS, identity.Revocation)
+	if err != nil {
+		return err
+	}
+	s.guard, err = guard.New([]guard.Issuer{{URL: s.cfg.URL, Tenant: s.cfg.Tenant, Trust: s.cfg.Trust, Audience: []string{s.cfg.URL}}},
+		guard.WithFollow(follow.Config{Source: link, Feed: link, Rand: d.Rand}),
+		guard.WithLimit(s.cfg.Limit), guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")))
+	return err
+}
+
+// buildWays makes the ways in.
+func (s *Service) buildWays(d Deps) error {
+	s.domain = &revocation.Service{Ledger: s.ledger, Fleet: s.fleet, Guard: s.guard, Now: d.Now, Rand: d.Rand}
+	s.guards = &natsapi.Server{NATS: d.NATS, Ledger: s.ledger, Fleet: s.fleet, Log: d.Log.Named("nats")}
+	s.api = frame.ByGuard(s.guard)
+	mux := http.NewServeMux()
+	var status httpapi.Redis
+	if s.view != nil {
+		status = s.redisStatus
+	}
+	httpapi.Register(frame.New(mux, "revocation", s.api, d.Log), s.domain, s.feed, status)
+	s.handler = frame.Handler(mux, d.Log.Named("http"))
+	return nil
+}
+
+func (s *Service) redisStatus() httpapi.RedisStatus {
+	st := s.view.Status()
+	out := httpapi.RedisStatus{Complete: st.Complete, Writing: st.Writing, Epoch: st.Position.Epoch, Sequence: st.Position.Seq}
+	if !st.SeenAt.IsZero() {
+		at := frame.Time(st.SeenAt)
+		out.SeenAt = &at
+	}
+	if st.Reason != nil {
+		out.Reason = st.Reason.Error()
+	}
+	return out
+}
+
+// Handler answers requests: /v1/revocations, /v1/fleet, /v1/decisions, /v1/feed
+// and /openapi/revocation. Before Ready most of them answer 503.
+func (s *Service) Handler() http.Handler { return s.handler }
+
+// Gone takes every instance that joined under these names out of the fleet:
+// whoever calls it can prove that their processes are gone.
+func (s *Service) Gone(ctx context.Context, names []string, reason string) error {
+	return s.fleet.Gone(ctx, s.ledger, names, reason)
+}
+
+// LogReady returns nil when the log commits; Gone may be called then.
+func (s *Service) LogReady() error { return s.ledger.Ready() }
+
+// Run works until ctx ends, and returns when what was accepted is done.
+func (s *Service) Run(ctx context.Context) error {
+	// The ways in close before the log does, so that what they accepted is committed.
+	logCtx, stopLog := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopLog()
+	below := errgroup.Group{}
+	below.Go(func() error { return s.ledger.Run(logCtx) })
+
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.guards.Run(ctx) })
+	g.Go(func() error { return s.fleet.Run(ctx, s.ledger) })
+	g.Go(func() error { return s.guard.Run(ctx) })
+	g.Go(func() error { return s.serveOutsiders(ctx) })
+	if s.view != nil {
+		g.Go(func() error { return s.view.Run(ctx) })
+	}
+	err := g.Wait()
+	stopLog()
+	return errors.Join(err, below.Wait())
+}
+
+// Ready returns nil when the service commits, and decides for its own API.
+func (s *Service) Ready() error {
+	if err := errors.Join(s.ledger.Ready(), s.guard.Ready()); err != nil {
+		return fmt.Errorf("revocation: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+// Package app wires the revocation service: the log, the fleet, the Redis view,
+// the audit and the ways in. Mains, the all-in-one process and tests use it alike.
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/logging"
+	"github.com/quash-project/quash/shared/process"
+)
+
+// Config is what the operator writes. What has no default is required.
+type Config struct {
+	// URL is the issuer whose tokens open our own APIs.
+	URL string `koanf:"url"`
+	// Tenant is whose issuer that is. Empty: default.
+	Tenant string `koanf:"tenant"`
+	// Trust are the rotator's identity keys, as ed25519:BASE64URL.
+	Trust []string `koanf:"trust"`
+	// Limit is the greatest staleness at which our own APIs accept a token. 0:
+	// 15s; 60s at most.
+	Limit time.Duration `koanf:"limit"`
+	// Replicas of the log's stream: 1 or 3. 0: 1.
+	Replicas int `koanf:"replicas"`
+	// SyncAlways says that every NATS server syncs before it acknowledges
+	// (jetstream { sync_interval: always }). Where it is false a power cut can
+	// lose an acknowledged revocation, and the service says so at its start.
+	SyncAlways bool `koanf:"sync_always"`
+	// RedisShards is N of the Redis view, fixed for its life. 0: 1.
+	RedisShards int `koanf:"redis_shards"`
+	// RedisEmbedded says that Redis is the in-process server of the all-in-one.
+	RedisEmbedded bool `koanf:"-"`
+
+	// The rest is for the process of its own; the all-in-one leaves it empty.
+
+	NATS   NATS           `koanf:"nats"`
+	Redis  Redis          `koanf:"redis"`
+	Listen process.Listen `koanf:"listen"`
+	Log    logging.Config `koanf:"log"`
+}
+
+// NATS is where the broker is.
+type NATS struct {
+	URL          string `koanf:"url"`
+	Creds        string `koanf:"creds"`         // the credentials file of the user revocation
+	ControlCreds string `koanf:"control_creds"` // of the user control-reader, for the audit
+}
+
+// Redis is where the view is written.
+type Redis struct {
+	// URLFile holds a redis:// URL with the writer's password. Empty: no view.
+	URLFile string `koanf:"url_file"`
+}
+
+// Validate checks what a process of its own needs.
+func (c *Config) Validate() error {
+	errs := []error{c.check()}
+	if c.NATS.URL == "" || c.NATS.Creds == "" || c.NATS.ControlCreds == "" {
+		errs = append(errs, errors.New("nats.url, nats.creds and nats.control_creds are needed"))
+	}
+	return errors.Join(append(errs, c.Listen.Validate(), c.Log.Validate())...)
+}
+
+func (c *Config) check() error {
+	var errs []error
+	if c.URL == "" {
+		errs = append(errs, errors.New("url is missing: the issuer whose tokens open our own APIs"))
+	}
+	if len(c.Trust) == 0 {
+		errs = append(errs, errors.New("trust: name the rotator's identity key, ed25519:..."))
+	}
+	if c.Replicas < 0 || c.Replicas > 5 {
+		errs = append(errs, fmt.Errorf("replicas %d: want 1, 3 or 5", c.Replicas))
+	}
+	return errors.Join(errs...)
+}
+
+// Deps is what main built.
+type Deps struct {
+	Log *zap.Logger
+	// Now and Rand are time.Now and crypto/rand.Reader where nil.
+	Now  func() time.Time
+	Rand io.Reader
+	// NATS is the connection of the user revocation, Control that of the user
+	// control-reader. They need not be up yet.
+	NATS, Control *nats.Conn
+	// Redis is the writer's client, made by redisview.Connect; nil: there is no
+	// Redis view.
+	Redis redis.UniversalClient
+}

@@ -1,0 +1,51 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"github.com/quash-project/quash/services/revocation"
+	"github.com/quash-project/quash/services/revocation/httpapi"
+	"github.com/quash-project/quash/shared/guard/wire"
+	frame "github.com/quash-project/quash/shared/httpapi"
+	"github.com/quash-project/quash/shared/natsapi"
+	"github.com/quash-project/quash/shared/rights"
+)
+
+// drain is how long requests that were accepted may take after the end.
+const drain = 5 * time.Second
+
+// serveOutsiders answers over NATS what the HTTP API answers, with the token in
+// the header Authorization.
+func (s *Service) serveOutsiders(ctx context.Context) error {
+	server, err := natsapi.Serve(s.nats, wire.APIRevocation, natsapi.Config{Auth: s.api, Queue: "quash-revocation", Log: s.log.Named("nats")},
+		natsapi.On("revocations", rights.Revoke, s.commit))
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	server.Stop(stop)
+	return nil
+}
+
+// committing is a request over NATS: the body of the HTTP one and its
+// idempotency key.
+type committing struct {
+	httpapi.Commit
+	Key string `json:"idempotency_key,omitempty"`
+}
+
+func (s *Service) commit(ctx context.Context, in committing) (httpapi.Entry, error) {
+	r, err := in.Request(in.Key)
+	if err != nil {
+		return httpapi.Entry{}, err
+	}
+	c := frame.CallerOf(ctx)
+	e, err := s.domain.Commit(ctx, revocation.Caller{Actor: c.Actor(), ID: c.Subject + "\x1f" + c.Client, Tenant: c.Tenant}, r, 0)
+	if err != nil {
+		return httpapi.Entry{}, err
+	}
+	return httpapi.EntryOf(e), nil
+}

@@ -1,0 +1,246 @@
+package fleet
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+)
+
+// Confirmation is how far a revocation has come.
+type Confirmation struct {
+	Confirmed   []Confirmed
+	Unconfirmed []Unconfirmed
+	Redis       *RedisState
+	// Complete: every guard is confirmed, out, or past its fencing moment, none
+	// is open, and the Redis view has applied it.
+	Complete bool
+}
+
+// Confirmed is a guard that has applied it, and when the service heard so.
+type Confirmed struct {
+	Name, Instance string
+	At             time.Time
+}
+
+// Unconfirmed is a guard that is not known to have applied it. Past FencedBy it
+// does not decide from a view that lacks it; an open one may at any time.
+type Unconfirmed struct {
+	Name, Instance string
+	FencedBy       time.Time
+	Open           bool
+}
+
+// RedisState is the Redis view, which counts as one reader. AppliedAt is zero
+// until it has applied it.
+type RedisState struct {
+	AppliedAt time.Time
+	FencedBy  time.Time
+}
+
+// Entry is a committed entry: where and, by the clock of the service that
+// committed it, when.
+type Entry struct {
+	At          revoke.Stamp
+	CommittedAt time.Time
+}
+
+// waitStep spaces two looks at the whole fleet while reports pour in.
+const waitStep = 5 * time.Millisecond
+
+// Wait returns when the entry is complete, or after d, or when ctx ends.
+func (f *Fleet) Wait(ctx context.Context, e Entry, d time.Duration) Confirmation {
+	return f.wait(ctx, e, d, func(c Confirmation) bool { return c.Complete })
+}
+
+func (f *Fleet) wait(ctx context.Context, e Entry, d time.Duration, enough func(Confirmation) bool) Confirmation {
+	end := time.NewTimer(d)
+	defer end.Stop()
+	for {
+		f.mu.Lock()
+		c, next := f.confirmLocked(e, f.cfg.Now())
+		changed := f.changed
+		f.mu.Unlock()
+		if d <= 0 || enough(c) {
+			return c
+		}
+		// The Redis view wakes nobody, and a fence is a moment.
+		look := time.NewTimer(min(next, 100*time.Millisecond))
+		select {
+		case <-ctx.Done():
+			look.Stop()
+			return c
+		case <-end.C:
+			d = 0 // one last look
+		case <-look.C:
+		case <-changed:
+			pause := time.NewTimer(waitStep)
+			select {
+			case <-pause.C:
+			case <-ctx.Done():
+			}
+			pause.Stop()
+		}
+		look.Stop()
+	}
+}
+
+// confirmLocked judges all guards, and returns when the next fence falls.
+func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Duration) {
+	c := Confirmation{Complete: true, Confirmed: []Confirmed{}, Unconfirmed: []Unconfirmed{}}
+	next := time.Hour
+	for _, g := range f.guards {
+		if !f.counts(g, e.At, now) {
+			continue
+		}
+		if when, ok := g.reachedAt(e.At); ok {
+			c.Confirmed = append(c.Confirmed, Confirmed{Name: g.name, Instance: g.instance, At: when})
+			continue
+		}
+		u := Unconfirmed{Name: g.name, Instance: g.instance, Open: g.past == wire.PastAllow}
+		if !u.Open {
+			u.FencedBy = e.CommittedAt.Add(f.bound(g))
+		}
+		if u.Open || now.Before(u.FencedBy) {
+			c.Complete = false
+			if !u.Open {
+				next = min(next, u.FencedBy.Sub(now))
+			}
+		}
+		c.Unconfirmed = append(c.Unconfirmed, u)
+	}
+	// After a new epoch guards that have not noticed may decide until their limit.
+	if left := f.since.Add(f.cfg.MaxLimit).Sub(now); !f.first && left > 0 {
+		c.Complete = false
+		next = min(next, left)
+	}
+	if f.cfg.Redis != nil {
+		r := &RedisState{FencedBy: e.CommittedAt.Add(f.cfg.ViewLimit)}
+		when, ok := f.cfg.Redis.AppliedAt(e.At)
+		if ok {
+			r.AppliedAt = when
+		} else {
+			c.Complete = false
+		}
+		c.Redis = r
+	}
+	slices.SortFunc(c.Confirmed, func(a, b Confirmed) int {
+		return strings.Compare(a.Name+"/"+a.Instance, b.Name+"/"+b.Instance)
+	})
+	slices.SortFunc(c.Unconfirmed, func(a, b Unconfirmed) int {
+		return strings.Compare(a.Name+"/"+a.Instance, b.Name+"/"+b.Instance)
+	})
+	return c, next
+}
+
+// bound is how long after a commit the guard may still decide without it.
+func (f *Fleet) bound(g *guard) time.Duration {
+	if g.past == wire.PastRedis {
+		return max(g.limit, f.cfg.ViewLimit)
+	}
+	return g.limit
+}
+
+// counts reports whether the guard can decide below s: it joined before, and is
+// not out. Its own out and that of whoever could prove it gone count at once; an
+// operator's when the guard has seen it or its limit has passed.
+func (f *Fleet) counts(g *guard, s revoke.Stamp, now time.Time) bool {
+	if !g.join.Less(s) || f.expired(g, now) {
+		return false
+	}
+	if g.out.IsZero() {
+		return true
+	}
+	if g.outBy != wire.ByOperator || !g.at.Less(g.out) {
+		return false
+	}
+	return g.past == wire.PastAllow || now.Before(g.outAt.Add(f.bound(g)))
+}
+
+// expired reports whether nothing is accepted on the guard's join any more.
+func (f *Fleet) expired(g *guard, now time.Time) bool {
+	return g.past != wire.PastAllow && now.After(g.renewed.Add(wire.JoinLife+wire.Slack+g.limit))
+}
+
+// Lacking returns the guards (of one identity, or all) that are not known to
+// have applied the entry, as soon as there are none and after d at the latest.
+func (f *Fleet) Lacking(ctx context.Context, e Entry, name string, d time.Duration) []Unconfirmed {
+	of := func(c Confirmation) []Unconfirmed {
+		return slices.DeleteFunc(c.Unconfirmed, func(u Unconfirmed) bool { return name != "" && u.Name != name })
+	}
+	return of(f.wait(ctx, e, d, func(c Confirmation) bool {
+		for _, u := range c.Unconfirmed {
+			if name == "" || u.Name == name {
+				return false
+			}
+		}
+		return true
+	}))
+}
+
+// Guard is one instance as it is listed.
+type Guard struct {
+	Name, Instance string
+	Limit          time.Duration
+	Past           string
+	State          string // "joined", "fenced" (not heard for longer than its limit), "out"
+	At             revoke.Stamp
+	JoinedAt       time.Time
+	LastSeen       time.Time // zero: not since this replica started
+	Silent         time.Duration
+	OutBy          string
+	OutAt          time.Time
+}
+
+// The states of a guard in a list.
+const (
+	StateJoined = "joined"
+	StateFenced = "fenced"
+	StateOut    = "out"
+)
+
+// List returns all guards, by name and instance.
+func (f *Fleet) List() []Guard {
+	now := f.cfg.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make([]Guard, 0, len(f.guards))
+	for _, g := range f.guards {
+		if f.expired(g, now) {
+			continue
+		}
+		x := Guard{
+			Name: g.name, Instance: g.instance, Limit: g.limit, Past: g.past, State: StateJoined, At: g.at.Stamp,
+			JoinedAt: g.joined, LastSeen: g.seen, OutBy: g.outBy, OutAt: g.outAt,
+		}
+		heard := g.seen
+		if heard.IsZero() {
+			heard = g.renewed
+		}
+		x.Silent = max(now.Sub(heard), 0)
+		switch {
+		case !g.out.IsZero():
+			x.State = StateOut
+		case x.Silent > f.bound(g):
+			x.State = StateFenced
+		}
+		out = append(out, x)
+	}
+	slices.SortFunc(out, func(a, b Guard) int {
+		return strings.Compare(a.Name+"/"+a.Instance, b.Name+"/"+b.Instance)
+	})
+	return out
+}
+
+// Find returns the guard with this instance.
+func (f *Fleet) Find(instance string) (Guard, bool) {
+	for _, g := range f.List() {
+		if g.Instance == instance {
+			return g, true
+		}
+	}
+	return Guard{}, false
+}

@@ -1,0 +1,237 @@
+// Package natsapi is how readers and the other services reach the revocation
+// service over NATS. The subject names the NATS user who asks, so that the
+// broker vouches for it.
+package natsapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/services/revocation/fleet"
+	"github.com/quash-project/quash/services/revocation/ledger"
+	"github.com/quash-project/quash/shared/guard/wire"
+)
+
+// queue is the group of which one replica answers.
+const queue = "quash-revocation"
+
+// Bounds of what is served at once. Probes wait for their tick, up to a second.
+const (
+	maxProbes  = 16384
+	maxOthers  = 256
+	answerTime = 10 * time.Second
+)
+
+// Server serves readers and services.
+type Server struct {
+	NATS   *nats.Conn
+	Ledger *ledger.Ledger
+	Fleet  *fleet.Fleet
+	Log    *zap.Logger
+
+	probes, others chan struct{}
+	running        sync.WaitGroup
+}
+
+// Run serves until ctx ends, and returns when everything that was accepted has
+// been answered.
+func (s *Server) Run(ctx context.Context) error {
+	if s.Log == nil {
+		s.Log = zap.NewNop()
+	}
+	s.probes, s.others = make(chan struct{}, maxProbes), make(chan struct{}, maxOthers)
+	// Accepted requests are answered after ctx has ended.
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	subs, err := s.subscribe(work)
+	stop := func() error {
+		var errs []error
+		for _, sub := range subs {
+			if err := sub.Drain(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrConnectionReconnecting) {
+				errs = append(errs, err)
+			}
+		}
+		for _, sub := range subs { // what had come is still handed over
+			for end := time.Now().Add(time.Second); sub.IsValid() && time.Now().Before(end); {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		s.running.Wait()
+		return errors.Join(errs...)
+	}
+	if err != nil {
+		return errors.Join(err, stop())
+	}
+	<-ctx.Done()
+	return stop()
+}
+
+func (s *Server) subscribe(ctx context.Context) (subs []*nats.Subscription, err error) {
+	any := wire.GuardPrefix + "*."
+	for _, x := range []struct {
+		subject string
+		queue   string
+		handler nats.MsgHandler
+	}{
+		{any + wire.OpSync, queue, s.asked(ctx, s.sync)},
+		{any + wire.OpProbe, queue, s.probe(ctx)},
+		{any + wire.OpJoin, queue, s.asked(ctx, s.join)},
+		{any + wire.OpOut, queue, s.asked(ctx, s.out)},
+		{any + wire.OpPage + "." + s.Ledger.Replica(), "", s.asked(ctx, s.page)},
+		// All replicas hear where everybody is; one answers.
+		{any + wire.OpProbe, "", s.heardProbe},
+		{any + wire.OpReport, "", s.heardReport},
+		{wire.CommitPrefix + "*", queue, s.asked(ctx, s.commit)},
+		{wire.CommitPrefix + "*.*", queue, s.asked(ctx, s.commitMore)},
+	} {
+		var sub *nats.Subscription
+		if x.queue == "" {
+			sub, err = s.NATS.Subscribe(x.subject, x.handler)
+		} else {
+			sub, err = s.NATS.QueueSubscribe(x.subject, x.queue, x.handler)
+		}
+		if err != nil {
+			return subs, fmt.Errorf("subscribe to %s: %w", x.subject, err)
+		}
+		subs = append(subs, sub)
+	}
+	return subs, s.NATS.Flush()
+}
+
+// reader returns the NATS user in a subject of guards: quash.guard.USER.op
+func reader(subject string) string {
+	rest := strings.TrimPrefix(subject, wire.GuardPrefix)
+	name, _, _ := strings.Cut(rest, ".")
+	return name
+}
+
+// asked answers each message in a goroutine of its own, as many as may run.
+func (s *Server) asked(ctx context.Context, op func(context.Context, *nats.Msg) *nats.Msg) nats.MsgHandler {
+	return func(m *nats.Msg) {
+		if m.Reply == "" {
+			return
+		}
+		select {
+		case s.others <- struct{}{}:
+		default:
+			s.respond(m, busy(m.Subject))
+			return
+		}
+		s.running.Go(func() {
+			defer func() { <-s.others }()
+			ctx, cancel := context.WithTimeout(ctx, longest(m.Subject))
+			defer cancel()
+			s.respond(m, op(ctx, m))
+		})
+	}
+}
+
+func (s *Server) respond(m, answer *nats.Msg) {
+	if err := m.RespondMsg(answer); err != nil {
+		s.Log.Warn("an answer could not be sent", zap.String("subject", m.Subject), zap.Error(err))
+	}
+}
+
+func answerJSON(v any) *nats.Msg {
+	data, err := json.Marshal(v)
+	if err != nil {
+		data, _ = json.Marshal(refused("not_ready", err.Error()))
+	}
+	return &nats.Msg{Data: data}
+}
+
+type refusal struct {
+	Error *wire.Refusal `json:"error"`
+}
+
+func refused(code, detail string) refusal {
+	return refusal{Error: &wire.Refusal{Code: code, Detail: detail}}
+}
+
+func invalid(err error) *nats.Msg { return answerJSON(refused("invalid", err.Error())) }
+
+func (s *Server) sync(ctx context.Context, m *nats.Msg) *nats.Msg {
+	r, err := wire.DecodeRequest[wire.SyncRequest](m.Data)
+	if err != nil {
+		return invalid(err)
+	}
+	return answerJSON(s.Ledger.Sync(ctx, reader(m.Subject), r))
+}
+
+func (s *Server) page(ctx context.Context, m *nats.Msg) *nats.Msg {
+	r, err := wire.DecodeRequest[wire.PageRequest](m.Data)
+	if err != nil {
+		return invalid(err)
+	}
+	data, err := s.Ledger.Page(ctx, r)
+	var no *wire.Refusal
+	if errors.As(err, &no) {
+		return answerJSON(refusal{Error: no})
+	}
+	if err != nil {
+		return answerJSON(refused("not_ready", err.Error()))
+	}
+	return &nats.Msg{Data: data}
+}
+
+func (s *Server) join(ctx context.Context, m *nats.Msg) *nats.Msg {
+	r, err := wire.DecodeRequest[wire.JoinRequest](m.Data)
+	if err != nil {
+		return invalid(err)
+	}
+	return answerJSON(s.Fleet.Join(ctx, s.Ledger, reader(m.Subject), r))
+}
+
+func (s *Server) out(ctx context.Context, m *nats.Msg) *nats.Msg {
+	r, err := wire.DecodeRequest[wire.OutRequest](m.Data)
+	if err != nil {
+		return invalid(err)
+	}
+	return answerJSON(s.Fleet.Leave(ctx, s.Ledger, reader(m.Subject), r))
+}
+
+// probe registers with the next tick in the order of arrival, and waits elsewhere.
+func (s *Server) probe(ctx context.Context) nats.MsgHandler {
+	return func(m *nats.Msg) {
+		if m.Reply == "" {
+			return
+		}
+		r, err := wire.DecodeRequest[wire.ProbeRequest](m.Data)
+		if err != nil {
+			s.respond(m, invalid(err))
+			return
+		}
+		select {
+		case s.probes <- struct{}{}:
+		default:
+			s.respond(m, busy(m.Subject))
+			return
+		}
+		s.running.Go(func() {
+			defer func() { <-s.probes }()
+			ctx, cancel := context.WithTimeout(ctx, answerTime)
+			defer cancel()
+			s.respond(m, answerJSON(s.Ledger.Probe(ctx, reader(m.Subject), r)))
+		})
+	}
+}
+
+func (s *Server) heardProbe(m *nats.Msg) {
+	if r, err := wire.DecodeRequest[wire.ProbeRequest](m.Data); err == nil {
+		s.Fleet.Heard(reader(m.Subject), r.Instance, r.Position.Position())
+	}
+}
+
+func (s *Server) heardReport(m *nats.Msg) {
+	if r, err := wire.DecodeRequest[wire.Report](m.Data); err == nil {
+		s.Fleet.Heard(reader(m.Subject), r.Instance, r.Position.Position())
+	}
+}

@@ -1,0 +1,201 @@
+package revocation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/quash-project/quash/services/revocation/fleet"
+	"github.com/quash-project/quash/services/revocation/ledger"
+	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/guard"
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// MaxWait is how long one request may wait for confirmations.
+const MaxWait = time.Minute
+
+// Service is safe for concurrent use. Its fields are set once.
+type Service struct {
+	Ledger *ledger.Ledger
+	Fleet  *fleet.Fleet
+	Guard  *guard.Guard // explains decisions
+	Now    func() time.Time
+	Rand   io.Reader
+}
+
+// Caller is who asks, as their token says.
+type Caller struct {
+	Actor  string // for the audit
+	ID     string // scope of idempotency keys: subject and client
+	Tenant string
+}
+
+// Request is one revocation, hold or release.
+type Request struct {
+	Op      commit.Op
+	Targets []string // kind:id
+	Reason  string
+	For     time.Duration // of a hold; 0: until released
+	Then    string
+	Issuer  string // short name; empty: the tenant's own
+	Tenant  string // empty: the caller's
+	Key     string // idempotency key; empty: a new one
+}
+
+// Entry is a committed entry and how far it has come.
+type Entry struct {
+	ID          string
+	At          revoke.Stamp
+	CommittedAt time.Time
+	Op          string
+	Targets     []string
+	Reason      string
+	Actor       string
+	Repeated    bool // this request had been answered before
+	fleet.Confirmation
+}
+
+// Commit commits, and then waits for confirmations up to wait. An error of kind
+// problem.UnknownOutcome carries the key to repeat with.
+func (s *Service) Commit(ctx context.Context, who Caller, r Request, wait time.Duration) (Entry, error) {
+	req, err := s.request(who, r)
+	if err != nil {
+		return Entry{}, err
+	}
+	a, err := s.Ledger.Commit(ctx, req, "caller:"+who.ID)
+	if err != nil {
+		return Entry{}, err
+	}
+	e := Entry{
+		ID: a.ID, At: a.Stamp(), CommittedAt: time.UnixMilli(a.CommittedAt), Op: string(r.Op),
+		Reason: r.Reason, Actor: who.Actor, Repeated: a.Repeated,
+	}
+	for _, t := range req.Targets {
+		e.Targets = append(e.Targets, revoke.Target{Kind: t.Kind, ID: t.ID}.String())
+	}
+	e.Confirmation = s.confirm(ctx, e, wait)
+	return e, nil
+}
+
+// request checks what a person wrote.
+func (s *Service) request(who Caller, r Request) (commit.Request, error) {
+	if r.Tenant != "" && r.Tenant != who.Tenant {
+		return commit.Request{}, problem.Wrap(problem.Forbidden, errors.New("foreign tenant"), "tenant: your token is of another tenant")
+	}
+	req := commit.Request{
+		Key: r.Key, Tenant: who.Tenant, Op: r.Op, Reason: r.Reason, Actor: who.Actor,
+		ForMS: r.For.Milliseconds(), Then: r.Then,
+	}
+	if r.For > 0 && req.ForMS == 0 {
+		req.ForMS = 1
+	}
+	if req.Key == "" {
+		id, err := wire.NewID(s.Rand)
+		if err != nil {
+			return req, err
+		}
+		req.Key = id
+	}
+	if len(r.Targets) == 0 || len(r.Targets) > wire.MaxTargets {
+		return req, problem.FieldError("targets", "%d targets: want 1 to %d", len(r.Targets), wire.MaxTargets)
+	}
+	for i, text := range r.Targets {
+		t, err := parseTarget(who.Tenant, r.Issuer, text)
+		if err != nil {
+			return req, problem.FieldError(fmt.Sprintf("targets[%d]", i), "%s", err)
+		}
+		req.Targets = append(req.Targets, commit.Target{Issuer: t.Issuer, Kind: t.Kind, ID: t.ID})
+	}
+	return req, nil
+}
+
+// parseTarget reads a target; one of kind issuer names its own issuer.
+func parseTarget(tenant, issuer, text string) (revoke.Target, error) {
+	t, err := revoke.ParseTarget(tenant, issuer, text)
+	if err == nil || issuer != "" {
+		return t, err
+	}
+	const prefix = "issuer:"
+	if len(text) > len(prefix) && text[:len(prefix)] == prefix {
+		return revoke.ParseTarget(tenant, text[len(prefix):], text)
+	}
+	return t, err
+}
+
+// confirm tells who has it. Everybody who can be below the entry is known once
+// it was applied here.
+func (s *Service) confirm(ctx context.Context, e Entry, wait time.Duration) fleet.Confirmation {
+	if err := s.Ledger.WaitApplied(ctx, e.At); err != nil {
+		return fleet.Confirmation{Confirmed: []fleet.Confirmed{}, Unconfirmed: []fleet.Unconfirmed{}}
+	}
+	return s.Fleet.Wait(ctx, fleet.Entry{At: e.At, CommittedAt: e.CommittedAt}, min(wait, MaxWait))
+}
+
+// Find returns a committed entry of the caller's tenant, and waits for
+// confirmations up to wait.
+func (s *Service) Find(ctx context.Context, who Caller, id string, wait time.Duration) (Entry, error) {
+	missing := problem.New(problem.NotFound, "there is no such revocation, or it has ended with all that it could hit")
+	if len(id) != 43 || revoke.CheckID("id", id) != nil || !base64url(id) {
+		return Entry{}, missing
+	}
+	if err := s.Ledger.Ready(); err != nil {
+		return Entry{}, err
+	}
+	ev, at, err := s.Ledger.Find(ctx, id)
+	switch {
+	case errors.Is(err, ledger.ErrNoMessage):
+		return Entry{}, missing
+	case err != nil:
+		return Entry{}, problem.Wrap(problem.Unavailable, err, "the log can't be read now; try again")
+	case ev.Data.Tenant != who.Tenant:
+		return Entry{}, missing
+	}
+	e := Entry{
+		ID: id, At: at.Position().Stamp, CommittedAt: time.UnixMilli(at.Message.At), Op: ev.Data.Op,
+		Reason: ev.Data.Reason, Actor: ev.Data.Actor, Targets: readable(ev),
+	}
+	e.Confirmation = s.confirm(ctx, e, wait)
+	return e, nil
+}
+
+func base64url(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
+			return false
+		}
+	}
+	return true
+}
+
+func readable(ev ledger.Event) []string {
+	out := []string{}
+	for _, t := range ev.Data.Targets {
+		out = append(out, revoke.Target{Kind: t.Kind, ID: t.ID}.String())
+	}
+	for _, k := range ev.Data.TargetKeys {
+		out = append(out, k.String())
+	}
+	return out
+}
+
+// Out declares an instance out by the word of an operator.
+func (s *Service) Out(ctx context.Context, who Caller, instance, reason string) (wire.Position, error) {
+	if err := s.Ledger.Ready(); err != nil {
+		return wire.Position{}, err
+	}
+	g, ok := s.Fleet.Find(instance)
+	if !ok {
+		return wire.Position{}, problem.New(problem.NotFound, "there is no guard with this instance; GET /v1/fleet lists them")
+	}
+	pos, err := s.Ledger.Out(ctx, ledger.OutOrder{Name: g.Name, Instance: instance, By: wire.ByOperator, Actor: who.Actor, Reason: reason})
+	if err != nil {
+		return pos, problem.Wrap(problem.Unavailable, err, "it may or may not be committed; repeat it, once more does no harm")
+	}
+	return pos, s.Ledger.WaitApplied(ctx, pos.Stamp)
+}
