@@ -157,7 +157,7 @@ func (s *Service) routes(d Deps) error {
 	mux := http.NewServeMux()
 	api := frame.New(mux, "issuer", frame.ByGuard(s.guard), d.Log)
 	httpapi.Register(api, s.domain, d.Now)
-	err := oauth.Register(mux, s.domain, oauth.Config{
+	err := oauth.Register(mux, api.OpenAPI(), s.domain, oauth.Config{
 		Issuer: s.cfg.URL, Revocation: s.cfg.RevocationURLs, Rotation: s.cfg.RotationURLs, Log: d.Log.Named("oauth"),
 		Keys: func() []map[string]string { return s.rings.Public(s.cfg.Tenant) },
 	})

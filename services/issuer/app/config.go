@@ -79,7 +79,7 @@ func (c *Config) check() error {
 		errs = append(errs, fmt.Errorf("url %.200q: want an https URL (or http on loopback) without query and fragment", c.URL))
 	}
 	if len(c.Trust) == 0 {
-		errs = append(errs, errors.New("trust: name the rotator's identity key, ed25519:..."))
+		errs = append(errs, errors.New("trust: name the rotator's identity key as ed25519:BASE64URL"))
 	}
 	if c.Replicas < 0 || c.Replicas > 5 {
 		errs = append(errs, fmt.Errorf("replicas %d: want 1, 3 or 5", c.Replicas))

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/signing"
 )
 
 func segment(t testing.TB, token string, n int, into any) {
@@ -171,4 +172,32 @@ func TestNothingIsIssuedWithoutTheLog(t *testing.T) {
 	}
 	w.startLog()
 	eventually(t, "it issues again", func() bool { return w.post("/oauth/token", exchangeForm(k.Secret)).status == http.StatusOK })
+}
+
+func TestTheNewestSigningKeySignsWhateverItsAlgorithm(t *testing.T) {
+	w := newWorld(t)
+	k := w.newKey(map[string]any{"owner": "alice", "scopes": []string{"a"}})
+	old := w.token(k.Secret).AccessToken
+	w.makeSigningKey(signing.EdDSA)
+	newest := w.signing.Keys[1].ID
+	var header struct{ Alg, Kid string }
+	eventually(t, "the new key signs", func() bool {
+		segment(t, w.token(k.Secret).AccessToken, 0, &header)
+		return header.Kid == newest
+	})
+	if header.Alg != "EdDSA" {
+		t.Errorf("alg = %s", header.Alg)
+	}
+	// Tokens of both are good, the operator's new one included.
+	if !w.introspect(old, k.ClientID, k.Secret).Active || !w.introspect(w.token(k.Secret).AccessToken, k.ClientID, k.Secret).Active {
+		t.Error("a rotation refuses a good token")
+	}
+	w.must(http.StatusOK, "GET", "/v1/keys", nil, nil)
+	// A revoked signing key signs no more, and is not published.
+	w.commit(commit.Revoke, "signing-key:"+newest)
+	segment(t, w.token(k.Secret).AccessToken, 0, &header)
+	req, _ := http.NewRequest("GET", w.http.URL+"/oauth/jwks", nil)
+	if jwks := w.do(req); header.Kid == newest || strings.Contains(string(jwks.body), newest) {
+		t.Errorf("kid = %s, jwks %s", header.Kid, jwks.body)
+	}
 }

@@ -54,7 +54,7 @@ func readForm(w http.ResponseWriter, r *http.Request, many ...string) (form, err
 	}
 	types := r.Header.Values("Content-Type")
 	if len(types) != 1 || !isForm(types[0]) {
-		return nil, &fault{http.StatusUnsupportedMediaType, issuer.CodeInvalidRequest, "want Content-Type: application/x-www-form-urlencoded"}
+		return nil, &fault{http.StatusUnsupportedMediaType, issuer.CodeInvalidRequest, "want Content-Type: " + formType}
 	}
 	if enc := r.Header.Get("Content-Encoding"); enc != "" {
 		return nil, &fault{http.StatusUnsupportedMediaType, issuer.CodeInvalidRequest, "want no Content-Encoding"}
@@ -72,7 +72,7 @@ func readForm(w http.ResponseWriter, r *http.Request, many ...string) (form, err
 
 func isForm(contentType string) bool {
 	media, params, err := mime.ParseMediaType(contentType)
-	if err != nil || media != "application/x-www-form-urlencoded" {
+	if err != nil || media != formType {
 		return false
 	}
 	for name, v := range params {

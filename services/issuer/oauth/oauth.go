@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/danielgtaylor/huma/v2"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/services/issuer"
@@ -36,6 +37,7 @@ type Config struct {
 type handler struct {
 	s   *issuer.Service
 	cfg Config
+	doc []byte // the metadata
 }
 
 // Types of tokens: RFC 8693, 3, and our own.
@@ -44,29 +46,31 @@ const (
 	TypeAPIKey      = "urn:quash:token-type:api-key"
 )
 
-// Register adds the endpoints to mux.
-func Register(mux *http.ServeMux, s *issuer.Service, cfg Config) error {
+// Register adds the endpoints to mux, and to the OpenAPI document if there is one.
+func Register(mux *http.ServeMux, doc *huma.OpenAPI, s *issuer.Service, cfg Config) error {
 	u, err := url.Parse(cfg.Issuer)
 	if err != nil {
 		return err
 	}
-	path := strings.TrimSuffix(u.EscapedPath(), "/")
 	h := &handler{s: s, cfg: cfg}
-	mux.HandleFunc(path+"/oauth/token", h.post(h.token, "resource", "audience"))
-	mux.HandleFunc(path+"/oauth/introspect", h.post(h.introspect))
-	mux.HandleFunc(path+"/oauth/revoke", h.post(h.revoke))
-	mux.HandleFunc("GET "+path+"/oauth/jwks", h.jwks)
-	doc, err := json.Marshal(metadata(cfg))
-	if err != nil {
+	if h.doc, err = json.Marshal(metadata(cfg)); err != nil {
 		return err
 	}
-	serve := func(w http.ResponseWriter, _ *http.Request) { public(w, doc) }
-	// RFC 8414, 3: the well-known part goes before the issuer's path; OpenID
-	// Connect Discovery, 4: after it.
-	mux.HandleFunc("GET /.well-known/oauth-authorization-server"+path, serve)
-	mux.HandleFunc("GET "+path+"/.well-known/openid-configuration", serve)
+	for _, r := range h.routes(strings.TrimSuffix(u.EscapedPath(), "/")) {
+		if r.get != nil {
+			mux.HandleFunc("GET "+r.path, r.get)
+		} else {
+			// Without the method: the answer to another one is an OAuth error, too.
+			mux.HandleFunc(r.path, h.post(r.serve, r.many...))
+		}
+		if doc != nil {
+			r.describe(doc)
+		}
+	}
 	return nil
 }
+
+func (h *handler) metadata(w http.ResponseWriter, _ *http.Request) { public(w, h.doc) }
 
 // post wraps an endpoint that takes a form. The answer to every error is that
 // of RFC 6749, 5.2.
