@@ -53,6 +53,9 @@ type Config struct {
 	Policy  Policy
 	// IssuerName is the identity under which issuers join the fleet.
 	IssuerName string
+	// Idle is how long a worker rests at most, in case that a change was not
+	// noticed. 0: 2 s.
+	Idle time.Duration
 }
 
 // Deps is what a Rotator works with.
@@ -90,6 +93,9 @@ func New(cfg Config, deps Deps) (*Rotator, error) {
 	}
 	if cfg.IssuerName == "" {
 		cfg.IssuerName = "issuer"
+	}
+	if cfg.Idle == 0 {
+		cfg.Idle = maxPause
 	}
 	r := &Rotator{cfg: cfg, Deps: deps, states: map[string]error{}, kicks: map[string]chan struct{}{}}
 	for _, t := range cfg.Tenants {
@@ -230,12 +236,10 @@ func (r *Rotator) Run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// How long the worker pauses: after an error, after a lost race, and at most,
-// in case that a change was not noticed.
+// How long a worker pauses after an error; the shorter also after a lost race.
 const (
-	minPause  = 50 * time.Millisecond
-	maxPause  = 2 * time.Second
-	idlePause = 2 * time.Second
+	minPause = 50 * time.Millisecond
+	maxPause = 2 * time.Second
 )
 
 func (r *Rotator) work(ctx context.Context, t Tenant) error {
@@ -251,7 +255,7 @@ func (r *Rotator) work(ctx context.Context, t Tenant) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		wait := min(idlePause, max(minPause, again.Sub(r.Now())))
+		wait := min(r.cfg.Idle, max(minPause, again.Sub(r.Now())))
 		if err != nil {
 			r.note(t.Name, err)
 			if said != err.Error() {

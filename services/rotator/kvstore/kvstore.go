@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -26,10 +27,13 @@ const RotationsBucket = "rotations"
 // request is the same rotation.
 const rotationLife = 90 * 24 * time.Hour
 
-// Store implements rotator.Store.
+// Store implements rotator.Store. Until Run has found or made the buckets,
+// everything is problem.Unavailable.
 type Store struct {
-	keys, rotations jetstream.KeyValue
-	log             *zap.Logger
+	js       jetstream.JetStream
+	replicas int
+	log      *zap.Logger
+	buckets  atomic.Pointer[buckets]
 
 	mu      sync.Mutex
 	all     bool // every rotation that there was has been seen
@@ -37,25 +41,77 @@ type Store struct {
 	changed chan struct{}
 }
 
+type buckets struct{ keys, rotations jetstream.KeyValue }
+
 type seen struct {
 	rotation rotator.Rotation
 	revision uint64
 }
 
-var errReading = errors.New("the rotations have not been read yet")
+var (
+	errOpening = errors.New("the buckets have not been found yet")
+	errReading = errors.New("the rotations have not been read yet")
+)
 
-// Open finds the buckets, and makes those that are missing.
-func Open(ctx context.Context, js jetstream.JetStream, replicas int, log *zap.Logger) (*Store, error) {
-	s := &Store{log: log, open: map[string]seen{}, changed: make(chan struct{})}
-	var err error
-	if s.keys, err = bucket(ctx, js, signing.BucketConfig(replicas)); err != nil {
+// New returns a store whose buckets are made with so many replicas.
+func New(js jetstream.JetStream, replicas int, log *zap.Logger) *Store {
+	return &Store{js: js, replicas: replicas, log: log, open: map[string]seen{}, changed: make(chan struct{})}
+}
+
+// Run finds the buckets, makes those that are missing, and follows them until
+// ctx ends.
+func (s *Store) Run(ctx context.Context) error {
+	b, err := s.find(ctx)
+	if err != nil {
+		return nil // ctx has ended
+	}
+	s.buckets.Store(b)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.follow(ctx, b.rotations, s.rotation) })
+	g.Go(func() error {
+		return s.follow(ctx, b.keys, func(e jetstream.KeyValueEntry) {
+			if e != nil {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				s.wake()
+			}
+		})
+	})
+	return g.Wait()
+}
+
+func (s *Store) find(ctx context.Context) (*buckets, error) {
+	pause := 50 * time.Millisecond
+	for {
+		b, err := s.try(ctx)
+		if err == nil {
+			return b, nil
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		s.log.Info("waiting for JetStream", zap.Error(err))
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause):
+			pause = min(2*pause, 2*time.Second)
+		}
+	}
+}
+
+func (s *Store) try(ctx context.Context) (*buckets, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	keys, err := bucket(ctx, s.js, signing.BucketConfig(s.replicas))
+	if err != nil {
 		return nil, err
 	}
-	s.rotations, err = bucket(ctx, js, jetstream.KeyValueConfig{
-		Bucket: RotationsBucket, History: 64, Storage: jetstream.FileStorage, Replicas: replicas, TTL: rotationLife,
+	rotations, err := bucket(ctx, s.js, jetstream.KeyValueConfig{
+		Bucket: RotationsBucket, History: 64, Storage: jetstream.FileStorage, Replicas: s.replicas, TTL: rotationLife,
 		Description: "rotations, and how far they are",
 	})
-	return s, err
+	return &buckets{keys, rotations}, err
 }
 
 func bucket(ctx context.Context, js jetstream.JetStream, cfg jetstream.KeyValueConfig) (jetstream.KeyValue, error) {
@@ -72,24 +128,41 @@ func bucket(ctx context.Context, js jetstream.JetStream, cfg jetstream.KeyValueC
 	return b, nil
 }
 
-// Keys is the bucket of signing keys, for a Keyring in the same process.
-func (s *Store) Keys() jetstream.KeyValue { return s.keys }
+// in returns the buckets once they are there.
+func (s *Store) in() (*buckets, error) {
+	if b := s.buckets.Load(); b != nil {
+		return b, nil
+	}
+	return nil, problem.Wrap(problem.Unavailable, errOpening, "the record store is not there yet; try again")
+}
 
 // Set implements rotator.Store.
 func (s *Store) Set(ctx context.Context, tenant string) (signing.Set, error) {
-	set, _, err := kv.Get[signing.Set](ctx, s.keys, tenant)
+	b, err := s.in()
+	if err != nil {
+		return signing.Set{}, err
+	}
+	set, _, err := kv.Get[signing.Set](ctx, b.keys, tenant)
 	return set, err
 }
 
 // CreateSet implements rotator.Store.
 func (s *Store) CreateSet(ctx context.Context, set signing.Set) error {
-	_, err := kv.Create(ctx, s.keys, set.Tenant, set)
+	b, err := s.in()
+	if err != nil {
+		return err
+	}
+	_, err = kv.Create(ctx, b.keys, set.Tenant, set)
 	return err
 }
 
 // ChangeSet implements rotator.Store.
 func (s *Store) ChangeSet(ctx context.Context, tenant string, fn func(*signing.Set) error) (signing.Set, error) {
-	set, _, err := kv.Change(ctx, s.keys, tenant, func(cur signing.Set) (signing.Set, error) {
+	b, err := s.in()
+	if err != nil {
+		return signing.Set{}, err
+	}
+	set, _, err := kv.Change(ctx, b.keys, tenant, func(cur signing.Set) (signing.Set, error) {
 		cur = cur.Clone()
 		return cur, fn(&cur)
 	})
@@ -98,13 +171,21 @@ func (s *Store) ChangeSet(ctx context.Context, tenant string, fn func(*signing.S
 
 // Rotation implements rotator.Store.
 func (s *Store) Rotation(ctx context.Context, id string) (rotator.Rotation, error) {
-	r, _, err := kv.Get[rotator.Rotation](ctx, s.rotations, id)
+	b, err := s.in()
+	if err != nil {
+		return rotator.Rotation{}, err
+	}
+	r, _, err := kv.Get[rotator.Rotation](ctx, b.rotations, id)
 	return r, err
 }
 
 // CreateRotation implements rotator.Store.
 func (s *Store) CreateRotation(ctx context.Context, r rotator.Rotation) error {
-	rev, err := kv.Create(ctx, s.rotations, r.ID, r)
+	b, err := s.in()
+	if err != nil {
+		return err
+	}
+	rev, err := kv.Create(ctx, b.rotations, r.ID, r)
 	if err == nil {
 		s.see(r, rev)
 	}
@@ -113,7 +194,11 @@ func (s *Store) CreateRotation(ctx context.Context, r rotator.Rotation) error {
 
 // ChangeRotation implements rotator.Store.
 func (s *Store) ChangeRotation(ctx context.Context, id string, fn func(*rotator.Rotation) error) (rotator.Rotation, error) {
-	r, rev, err := kv.Change(ctx, s.rotations, id, func(cur rotator.Rotation) (rotator.Rotation, error) {
+	b, err := s.in()
+	if err != nil {
+		return rotator.Rotation{}, err
+	}
+	r, rev, err := kv.Change(ctx, b.rotations, id, func(cur rotator.Rotation) (rotator.Rotation, error) {
 		return cur, fn(&cur)
 	})
 	if err == nil {
@@ -164,22 +249,6 @@ func (s *Store) see(r rotator.Rotation, revision uint64) {
 func (s *Store) wake() {
 	close(s.changed)
 	s.changed = make(chan struct{})
-}
-
-// Run follows both buckets until ctx ends.
-func (s *Store) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.follow(ctx, s.rotations, s.rotation) })
-	g.Go(func() error {
-		return s.follow(ctx, s.keys, func(e jetstream.KeyValueEntry) {
-			if e != nil {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				s.wake()
-			}
-		})
-	})
-	return g.Wait()
 }
 
 func (s *Store) rotation(e jetstream.KeyValueEntry) {
