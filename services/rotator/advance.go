@@ -13,6 +13,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
 )
 
@@ -23,11 +24,14 @@ var (
 	errDelayed = errors.New("delayed")
 )
 
-// fleetWait is how long one question to the fleet may block, and hurriedWait
-// how long an emergency waits for an answer that it can do without.
+// How long one question to the fleet may block; how long an emergency waits for
+// an answer that it can do without; and how old the message must be for which
+// it does not wait for guards at all: readers report at most 4 times a second,
+// and one that has not by then will not within hurriedWait either.
 const (
 	fleetWait   = time.Second
-	hurriedWait = 250 * time.Millisecond
+	hurriedWait = 400 * time.Millisecond
+	settled     = time.Second
 )
 
 // Advance does one step for a tenant, if one is to be done. Progress says that
@@ -57,6 +61,7 @@ func (r *Rotator) Advance(ctx context.Context, t Tenant) (progress bool, again t
 	steps, again := r.cfg.Policy.Todo(&set, Facts{
 		Now: now, Epoch: r.Reader.Epoch(), Ended: func(kid string) bool { return r.ended(t.Name, kid) }, Open: open,
 	})
+	var failed error
 	for _, step := range steps {
 		switch err := r.do(ctx, &set, step); {
 		case err == nil:
@@ -68,8 +73,15 @@ func (r *Rotator) Advance(ctx context.Context, t Tenant) (progress bool, again t
 			again = now
 		case errors.Is(err, errDelayed):
 		default:
-			return false, again, fmt.Errorf("%s %s%s: %w", step.Action, step.KeyID, step.Alg, err)
+			err = fmt.Errorf("%s %s%s: %w", step.Action, step.KeyID, step.Alg, err)
+			if step.Action == Send || step.Action == End {
+				return false, again, err // messages go in their order, or not at all
+			}
+			failed = errors.Join(failed, err)
 		}
+	}
+	if failed != nil {
+		return false, again, failed
 	}
 	if set.In(signing.Signing) != nil {
 		r.note(t.Name, nil)
@@ -134,6 +146,15 @@ func (r *Rotator) change(ctx context.Context, tenant string, fn func(*signing.Se
 }
 
 func (r *Rotator) makeKey(ctx context.Context, set *signing.Set, s Step) error {
+	// With another key-encryption key than the issuers' it would make keys that
+	// nobody can sign with.
+	for i := range set.Keys {
+		if k := &set.Keys[i]; k.Sealed != nil {
+			if err := signing.Check(r.KEK, set.Tenant, k); errors.Is(err, seal.ErrWrongKEK) {
+				return err
+			}
+		}
+	}
 	k, err := signing.Generate(r.Rand, r.KEK, set.Tenant, s.Alg)
 	if err != nil {
 		return err
@@ -208,6 +229,17 @@ func (r *Rotator) promote(ctx context.Context, set *signing.Set, s Step) error {
 	if next.Sent == nil {
 		return errOvertaken
 	}
+	if err := signing.Check(r.KEK, set.Tenant, next); err != nil {
+		switch {
+		case !errors.Is(err, seal.ErrWrongKEK):
+			r.Log.Error("the next signing key can't be used; making another", zap.String("tenant", set.Tenant), zap.Error(err))
+			return r.do(ctx, set, Step{Action: Move, KeyID: next.ID, State: signing.Gone})
+		case !s.Rotation.Emergency:
+			return err
+		}
+		// This replica has the wrong file; whoever made the key had the issuers'.
+		r.Log.Error("emergency: promoting a key that this replica can't open", zap.String("kid", next.ID), zap.Error(err))
+	}
 	// In an emergency the question must not hold anything up.
 	names, err := r.lacking(ctx, next.Sent, "", s.Confirm)
 	switch {
@@ -272,6 +304,9 @@ func (r *Rotator) finish(ctx context.Context, set *signing.Set, s Step) error {
 func (r *Rotator) lacking(ctx context.Context, m *signing.Sent, name string, wait bool) ([]string, error) {
 	q := commit.LackingRequest{Epoch: m.Epoch, Sequence: m.Sequence, CommittedAt: m.At, Name: name}
 	limit := hurriedWait
+	if !wait && r.Now().Sub(time.UnixMilli(m.At)) < settled {
+		q.WaitMS = (hurriedWait - 50*time.Millisecond).Milliseconds()
+	}
 	if wait {
 		limit = fleetWait + 5*time.Second
 	}

@@ -2,6 +2,7 @@ package rotator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
 )
 
@@ -457,5 +459,56 @@ func TestEmergencyDoesNotQueueBehindARotationThatWaits(t *testing.T) {
 		}
 		cancel()
 		<-done
+	})
+}
+
+func TestRotatorWithTheWrongKEKMakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Now)
+		w.settle()
+		next := inState(w.set(), signing.Published)[0]
+		right := w.kek
+		w.kek = newWorld(t, time.Now).kek
+		time.Sleep(DefaultLead)
+		start(t, w, request("k", false))
+		_, _, err := w.rotator().Advance(t.Context(), Tenant{tenant, "http://issuer"})
+		if !errors.Is(err, seal.ErrWrongKEK) {
+			t.Fatalf("got %v, want the wrong key-encryption key to be named", err)
+		}
+		if s := w.set(); s.Born != 2 || s.Find(next.ID).State != signing.Published {
+			t.Errorf("got %+v, want nothing changed", s.Keys)
+		}
+		// The stolen key goes all the same, and the rest waits for the right file.
+		r := start(t, w, request("e", true))
+		for err = nil; err == nil; {
+			_, _, err = w.rotator().Advance(t.Context(), Tenant{tenant, "http://issuer"})
+		}
+		w.kek = right
+		w.settle()
+		if r = rotation(t, w, r.ID); r.State != Signs || r.KeyID != next.ID {
+			t.Errorf("got %+v, want %s to sign", r, next.ID)
+		}
+	})
+}
+
+func TestTamperedNextKeyIsReplacedAndNeverSigns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Now)
+		w.settle()
+		bad := inState(w.set(), signing.Published)[0].ID
+		if _, err := w.ChangeSet(t.Context(), tenant, func(s *signing.Set) error {
+			c := s.Find(bad).Sealed.Ciphertext
+			c[len(c)-1] ^= 1
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r := start(t, w, request("k", true))
+		w.settle()
+		s := w.set()
+		if r = rotation(t, w, r.ID); r.State != Signs || r.KeyID == bad || s.Find(bad).State != signing.Gone {
+			t.Errorf("got %+v, keys %+v: want a fresh key to sign, and %s gone", r, s.Keys, bad)
+		}
+		w.checkLog()
 	})
 }

@@ -92,6 +92,13 @@ func PublicJWK(pub crypto.PublicKey) (jwk map[string]string, kid string, err err
 	return jwk, kid, nil
 }
 
+// Check tells whether the private half of a key can be opened and is the key's
+// own; the error is one of package seal's where it can't.
+func Check(kek tink.AEAD, tenant string, k *Key) error {
+	_, err := unseal(kek, tenant, k)
+	return err
+}
+
 // unseal opens a key's private half and proves that it belongs to the record's
 // public half: a record can't make an issuer sign with a key that nobody knows.
 func unseal(kek tink.AEAD, tenant string, k *Key) (crypto.Signer, error) {
