@@ -142,6 +142,39 @@ func TestLogThatWentBackWhileDisconnected(t *testing.T) {
 	})
 }
 
+// The log was filled up again to just where the reader is: its feed goes on
+// without a gap, and only the sync that a reconnect asks for shows that the ids
+// differ.
+func TestLogThatWasRefilledWhileDisconnected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, followtest.Config{})
+		m := s.member(nil).run(t)
+		defer m.stop()
+		s.ready(m)
+		kept := s.end()
+		s.end()
+		s.end()
+		synctest.Wait()
+		m.link.SetFaults(followtest.Faults{Cut: true})
+		s.rollBack(kept.seq)
+		s.log.Restart()
+		s.end()
+		s.end()
+		m.link.SetFaults(followtest.Faults{})
+		m.link.Lost()
+		s.end()
+		for range 100 {
+			time.Sleep(100 * time.Millisecond)
+			s.truthful(m)
+		}
+		s.ready(m)
+		s.whole(m)
+		if n := len(m.View().Epochs()); n != 2 {
+			t.Fatalf("%d epochs", n)
+		}
+	})
+}
+
 // A message that contradicts the log comes once; the log itself is what was read.
 func TestFalseProofIsClearedByTheServiceAndAProbe(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -188,6 +188,9 @@ func TestLateMessageFillsItsGapWithoutASync(t *testing.T) {
 		if !m.View().State(keyOf(7002)).Ended || m.Position().Seq >= late.Sequence {
 			t.Fatalf("at %s", m.Position().Stamp)
 		}
+		if m.Stamp().Seq >= late.Sequence {
+			t.Fatalf("stamp %s: what is made with it would escape the entry that is missing", m.Stamp())
+		}
 		m.link.Inject(late, nil)
 		synctest.Wait()
 		if m.Position().Seq != next.Sequence || !m.Status().Synced {

@@ -87,13 +87,13 @@ func TestStalenessIsNeverUnderstated(t *testing.T) {
 
 func TestFreshSharesAProbeSentAfterItWasAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSim(t, followtest.Config{})
+		s := newSim(t, followtest.Config{GatherUrgent: 8 * time.Millisecond})
 		m := s.member(nil).run(t)
 		defer m.stop()
 		s.ready(m)
 		s.log.Counts()
 		m.link.SetFaults(followtest.Faults{Cut: true})
-		e := s.end() // neither on the feed
+		e := s.end() // not on the feed
 		m.link.SetFaults(followtest.Faults{})
 		start := time.Now()
 		done := make(chan error, 100)
@@ -121,14 +121,24 @@ func TestFreshSharesAProbeSentAfterItWasAsked(t *testing.T) {
 			t.Errorf("after Fresh: %s, %v", staleness, err)
 		}
 		// Those who ask while a probe is on its way get the next one.
+		time.Sleep(time.Second)
 		go func() { done <- m.Fresh(t.Context()) }()
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(5 * time.Millisecond)
 		asked := time.Now()
-		if err := errors.Join(m.Fresh(t.Context()), <-done); err != nil {
+		if err := m.Fresh(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if staleness, _ := m.Check(); staleness > time.Since(asked) {
 			t.Errorf("was satisfied by a probe of before it asked: %s > %s", staleness, time.Since(asked))
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		// The tick itself is lost.
+		m.link.SetFaults(followtest.Faults{Cut: true})
+		asked = time.Now()
+		if err := m.Fresh(t.Context()); err != nil || time.Since(asked) > time.Second {
+			t.Errorf("without a feed: %v after %s", err, time.Since(asked))
 		}
 		m.link.SetFaults(followtest.Faults{Frozen: true})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
