@@ -211,6 +211,17 @@ func (f *Fleet) wake() {
 	f.changed = make(chan struct{})
 }
 
+// reportRate is how many reports a second a service should hear, however large
+// the fleet is.
+const reportRate = 2000
+
+// Spread returns over how long readers should spread their reports.
+func (f *Fleet) Spread() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Duration(len(f.guards)) * time.Second / reportRate
+}
+
 // Heard takes a probe or a report of a guard, at the moment at which it came.
 // The broker vouches for the name.
 func (f *Fleet) Heard(name, instance string, at wire.Position) {

@@ -88,12 +88,24 @@ func (l *Ledger) Probe(ctx context.Context, reader string, r wire.ProbeRequest) 
 		if refusal := l.judge(ctx, reader, r.Position.Position(), r.Recent); refusal != nil {
 			return wire.ProbeAnswer{Error: refusal}
 		}
+	} else if at := r.Position.Position(); l.contradicts(at) {
+		// No new epoch yet: the reader shows more than this when it comes again.
+		return wire.ProbeAnswer{Error: &wire.Refusal{Code: codeWentBack, Detail: "the log has another message at the reader's position"}}
 	}
 	at, err := l.ticks.ask(ctx, r.Urgent)
 	if err != nil {
 		return wire.ProbeAnswer{Error: notReadyRefusal(err)}
 	}
 	return wire.ProbeAnswer{Tick: at.JSON()}
+}
+
+// contradicts reports whether the log has certainly something else at a position
+// of the current history.
+func (l *Ledger) contradicts(at wire.Position) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	has, known := l.holdsLocked(at)
+	return at.Seq != 0 && at.Epoch == l.epoch && known && !has
 }
 
 // judge refuses a reader whose positions show that the log went back, after it

@@ -219,7 +219,9 @@ func (s *Server) probe(ctx context.Context) nats.MsgHandler {
 			defer func() { <-s.probes }()
 			ctx, cancel := context.WithTimeout(ctx, answerTime)
 			defer cancel()
-			s.respond(m, answerJSON(s.Ledger.Probe(ctx, reader(m.Subject), r)))
+			answer := s.Ledger.Probe(ctx, reader(m.Subject), r)
+			answer.SpreadMS = s.Fleet.Spread().Milliseconds()
+			s.respond(m, answerJSON(answer))
 		})
 	}
 }

@@ -195,8 +195,10 @@ func (r *Reader) compare(m wire.Stored) {
 // epoch, or until the service, shown the proof, finds the position in its log
 // all the same and a probe proves it.
 func (r *Reader) wentBack(seq uint64, why string) {
-	r.log.Error("the log went back; nothing is accepted until its new epoch", zap.String("proof", why),
-		zap.Stringer("position", r.pos.Stamp), zap.Uint64("sequence", seq))
+	if r.back == nil {
+		r.log.Error("the log went back; nothing is accepted until its new epoch", zap.String("proof", why),
+			zap.Stringer("position", r.pos.Stamp), zap.Uint64("sequence", seq))
+	}
 	r.back = &back{round: r.sync.round}
 	if p, ok := r.recent.at(seq); ok {
 		r.back.have = []place{p}

@@ -210,7 +210,7 @@ func (r *Reader) runProbe(ctx context.Context, p *probe) {
 	case err == nil:
 		r.overdue(ctx, p)
 	case ans.Error != nil && ans.Error.Code == codeWentBack:
-		r.refusedPosition()
+		r.refused(p.asked.Epoch)
 	default:
 		r.setWaiting("probe", err)
 	}
@@ -220,11 +220,12 @@ func (r *Reader) runProbe(ctx context.Context, p *probe) {
 // the reader's position.
 const codeWentBack = "log_went_back"
 
-// refusedPosition hears that the service's log does not hold our position.
-func (r *Reader) refusedPosition() {
+// refused hears that the service's log does not hold the position that was asked
+// with, which was of this epoch.
+func (r *Reader) refused(epoch uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.loaded && r.back == nil {
+	if r.loaded && r.back == nil && epoch == r.pos.Epoch && r.sync.load == nil {
 		r.wentBack(r.pos.Seq, "the service does not have this position")
 	}
 	r.publish()

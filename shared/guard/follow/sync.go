@@ -152,6 +152,9 @@ func (r *Reader) ask(ctx context.Context, req wire.SyncRequest) (wire.SyncAnswer
 		}
 		return ans, err
 	case ans.Error != nil:
+		if ans.Error.Code == codeWentBack {
+			r.refused(req.Position.Epoch)
+		}
 		return ans, ans.Error
 	case ans.Whole != nil && (ans.Whole.Pages < 1 || ans.Whole.Pages > wire.MaxPages || ans.Whole.Position.Check() != nil || ans.Whole.Position.ID == ""):
 		return ans, fmt.Errorf("%w: whole state of %d pages", errMalformed, ans.Whole.Pages)
