@@ -4,6 +4,7 @@ go 1.26.0
 
 replace (
 	github.com/quash-project/quash/schemas => ../../../schemas
+	github.com/quash-project/quash/services => ../../../services
 	github.com/quash-project/quash/shared => ../..
 	github.com/quash-project/quash/shared/guard => ..
 )

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	neturl "net/url"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -45,6 +46,9 @@ func Connect(url, credsFile, name string, log *zap.Logger, more ...nats.Option) 
 	opts := append(Options(user, name, log), nats.UserCredentials(credsFile))
 	nc, err = nats.Connect(url, append(opts, more...)...)
 	if err != nil {
+		if bad := (*neturl.Error)(nil); errors.As(err, &bad) {
+			err = bad.Err // its text has the URL, with a password if there is one
+		}
 		return nil, "", fmt.Errorf("NATS at %s: %w", redact(url), err)
 	}
 	return nc, user, nil
