@@ -26,6 +26,7 @@ const (
 
 const (
 	timeoutKey = "quash.timeout"
+	alsoKey    = "quash.also"
 	scopeName  = "quash"
 )
 
@@ -89,12 +90,8 @@ func Register[I, O any](a *API, op huma.Operation, scope string, handler func(co
 	if op.MaxBodyBytes == 0 {
 		op.MaxBodyBytes = MaxBody
 	}
-	op.Errors = append(op.Errors, http.StatusUnprocessableEntity, http.StatusServiceUnavailable)
-	if scope != Public {
-		op.Security = []map[string][]string{{scopeName: strings.Split(scope, "|")}}
-		op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
-	}
-	strict := bodyReader[I](op.MaxBodyBytes)
+	strict, takesBody := bodyReader[I](op.MaxBodyBytes)
+	failures(&op, scope, takesBody)
 	op.MaxBodyBytes++       // huma refuses a body of exactly its limit
 	op.BodyReadTimeout = -1 // huma's deadline would also end the context of a request that waits; readBody has one
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
@@ -117,15 +114,18 @@ func Register[I, O any](a *API, op huma.Operation, scope string, handler func(co
 		}
 		return out, nil
 	})
+	a.describe(&op)
 }
 
 // Handle adds a handler outside of huma, for streams; it needs a scope all the
-// same, and has no deadline of ours.
-func (a *API) Handle(pattern, scope string, h http.HandlerFunc) {
+// same, and has no deadline of ours. What it answers stands in op.Responses.
+func (a *API) Handle(op huma.Operation, scope string, h http.HandlerFunc) {
 	if scope == "" {
-		panic(fmt.Sprintf("handler %s says not who may call it", pattern))
+		panic(fmt.Sprintf("handler %s %s says not who may call it", op.Method, op.Path))
 	}
-	a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+	failures(&op, scope, false)
+	a.document(&op)
+	a.mux.HandleFunc(op.Method+" "+op.Path, func(w http.ResponseWriter, r *http.Request) {
 		if scope != Public {
 			who, err := Authorize(r.Context(), a.auth, r.Header.Values("Authorization"), scope)
 			if err != nil {
@@ -209,13 +209,7 @@ var replaceErrors = sync.OnceFunc(func() {
 
 // humaError is the problem behind an error of huma's own.
 func humaError(status int, msg string, errs []error) error {
-	kind := problem.Internal
-	for _, k := range problem.Kinds() {
-		if k.Status() == status {
-			kind = k
-			break
-		}
-	}
+	kind := kindOf(status)
 	if kind == problem.Internal && status < 500 {
 		kind = problem.Invalid
 	}

@@ -20,8 +20,8 @@ import (
 )
 
 // bodyReader returns what checks query and body of an operation with input I
-// before huma reads them.
-func bodyReader[I any](limit int64) func(huma.Context) (huma.Context, error) {
+// before huma reads them, and whether there is a body.
+func bodyReader[I any](limit int64) (read func(huma.Context) (huma.Context, error), takesBody bool) {
 	var body reflect.Type
 	if f, ok := reflect.TypeFor[I]().FieldByName("Body"); ok {
 		body = f.Type
@@ -49,7 +49,7 @@ func bodyReader[I any](limit int64) func(huma.Context) (huma.Context, error) {
 			}
 		}
 		return readContext{ctx, data}, nil
-	}
+	}, body != nil
 }
 
 // readContext gives huma the body that was read. Huma's own unwrapping must find

@@ -85,7 +85,7 @@ func testServer(t *testing.T) *httptest.Server {
 		func(ctx context.Context, _ *struct{}) (*struct{ Body string }, error) {
 			return &struct{ Body string }{CallerOf(ctx).Subject}, nil
 		})
-	api.Handle("GET /v1/feed", "things:read", func(w http.ResponseWriter, r *http.Request) {
+	api.Handle(huma.Operation{OperationID: "feed", Method: "GET", Path: "/v1/feed"}, "things:read", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprint(w, CallerOf(r.Context()).Subject)
 	})
 	srv := httptest.NewServer(Handler(mux, zap.NewNop()))

@@ -37,7 +37,10 @@ func op(id, method, path, summary, tag string) huma.Operation {
 	if strings.HasPrefix(id, "create") {
 		o.DefaultStatus = http.StatusCreated
 	}
-	if strings.Contains(path, "{") {
+	if method != http.MethodGet && id != "lookup" {
+		o.Errors = append(o.Errors, http.StatusConflict) // somebody else changes it
+	}
+	if strings.Contains(path, "{") || strings.HasSuffix(id, "Binding") {
 		o.Errors = append(o.Errors, http.StatusNotFound)
 	}
 	return o

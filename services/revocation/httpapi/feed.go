@@ -4,10 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/quash-project/quash/services/revocation"
 	frame "github.com/quash-project/quash/shared/httpapi"
+	"github.com/quash-project/quash/shared/rights"
 )
 
 // Happening is one message of the log, readable.
@@ -28,6 +32,20 @@ type Happening struct {
 
 // idle is how often a stream says that it is alive, for what stands in between.
 const idle = 15 * time.Second
+
+func (h *handlers) watching(a *frame.API) {
+	one := a.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Happening](), true, "Happening")
+	a.Handle(huma.Operation{
+		OperationID: "watchFeed", Method: http.MethodGet, Path: "/v1/feed", Tags: []string{"feed"},
+		Summary: "What is committed from now on, as server-sent events; the data of each is a " + reflect.TypeFor[Happening]().Name(),
+		Responses: map[string]*huma.Response{"200": {
+			Description: "a stream that ends with the request",
+			Content: map[string]*huma.MediaType{"text/event-stream": {
+				Schema: &huma.Schema{Type: huma.TypeString}, Extensions: map[string]any{"x-quash-event": one},
+			}},
+		}},
+	}, rights.AuditRead+"|"+rights.FleetRead, h.watch)
+}
 
 // watch streams what is stored from now on as server-sent events.
 func (h *handlers) watch(w http.ResponseWriter, r *http.Request) {

@@ -27,7 +27,7 @@ func Register(a *frame.API, s *revocation.Service, feed *revocation.Feed, redis 
 	h.revocations(a)
 	h.fleet(a)
 	h.decisions(a)
-	a.Handle("GET /v1/feed", rights.AuditRead+"|"+rights.FleetRead, h.watch)
+	h.watching(a)
 }
 
 type handlers struct {
@@ -137,9 +137,11 @@ func (h *handlers) revocations(a *frame.API) {
 	bulk := huma.Operation{
 		OperationID: "commitRevocation", Method: http.MethodPost, Path: "/v1/revocations", Tags: []string{"revocations"},
 		Summary: "Revoke, hold or release up to 1,000 targets; answered when it is durable", DefaultStatus: http.StatusCreated,
-		MaxBodyBytes: frame.MaxBulkBody,
+		MaxBodyBytes: frame.MaxBulkBody, Errors: []int{http.StatusConflict},
 	}
-	frame.Register(a, frame.Timeout(bulk, revocation.MaxWait+frame.Deadline), rights.Revoke, h.commit)
+	// 200: this request had been answered before.
+	bulk = frame.Also(frame.Timeout(bulk, revocation.MaxWait+frame.Deadline), http.StatusOK)
+	frame.Register(a, bulk, rights.Revoke, h.commit)
 	find := huma.Operation{
 		OperationID: "getRevocation", Method: http.MethodGet, Path: "/v1/revocations/{id}", Tags: []string{"revocations"},
 		Summary: "How far a revocation has come", Errors: []int{http.StatusNotFound},

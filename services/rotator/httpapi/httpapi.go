@@ -37,8 +37,8 @@ type Rotation struct {
 	CreatedAt frame.Time  `json:"created_at"`
 }
 
-// Key is a signing key, as it is shown.
-type Key struct {
+// SigningKey is one, as it is shown.
+type SigningKey struct {
 	KeyID     string            `json:"kid"`
 	Alg       string            `json:"alg"`
 	State     string            `json:"state" enum:"planned,published,signing,retiring,gone,revoked"`
@@ -84,7 +84,7 @@ type (
 		Body   Rotation
 	}
 	keysOutput struct {
-		Body frame.List[Key]
+		Body frame.List[SigningKey]
 	}
 )
 
@@ -93,11 +93,11 @@ type handlers struct{ r *rotator.Rotator }
 // Register adds the operations to an API.
 func Register(api *frame.API, r *rotator.Rotator) {
 	h := &handlers{r}
-	frame.Register(api, frame.Timeout(huma.Operation{
+	frame.Register(api, frame.Also(frame.Timeout(huma.Operation{
 		OperationID: "createRotation", Method: http.MethodPost, Path: "/v1/rotations", DefaultStatus: http.StatusAccepted,
 		Summary: "Let the next key sign", Tags: []string{"rotations"},
 		Description: "200 when it signs, 202 while it waits.", Errors: []int{http.StatusConflict},
-	}, maxWait+frame.Deadline), rights.Rotate, h.create)
+	}, maxWait+frame.Deadline), http.StatusOK), rights.Rotate, h.create)
 	frame.Register(api, frame.Timeout(huma.Operation{
 		OperationID: "showRotation", Method: http.MethodGet, Path: "/v1/rotations/{id}",
 		Summary: "Show a rotation", Tags: []string{"rotations"}, Errors: []int{http.StatusNotFound},
@@ -163,7 +163,7 @@ func (h *handlers) keys(ctx context.Context, _ *struct{}) (*keysOutput, error) {
 	if err != nil {
 		return nil, err
 	}
-	items := make([]Key, 0, len(set.Keys))
+	items := make([]SigningKey, 0, len(set.Keys))
 	for i := len(set.Keys) - 1; i >= 0; i-- {
 		items = append(items, shownKey(&set.Keys[i]))
 	}
@@ -216,8 +216,8 @@ func when(ms int64) *frame.Time {
 	return &t
 }
 
-func shownKey(k *signing.Key) Key {
-	return Key{
+func shownKey(k *signing.Key) SigningKey {
+	return SigningKey{
 		KeyID: k.ID, Alg: k.Alg, State: k.State, Public: k.JWK, CreatedAt: frame.Millis(k.BornAt),
 		Published: when(k.PublishedAt), Signing: when(k.SigningAt), Stopped: when(k.StoppedAt),
 		EndsAt: frame.Time(k.EndTime()), Previous: k.Previous, Rotation: k.Rotation,
