@@ -127,3 +127,13 @@ func kindOf(status int) problem.Kind {
 	}
 	return problem.Internal
 }
+
+// OrNull says in the schema of an answer that a member may be null, which
+// huma can't say of an object. It is for a type's TransformSchema.
+func OrNull(s *huma.Schema, member string) *huma.Schema {
+	p := s.Properties[member]
+	about := p.Description
+	p.Description = ""
+	s.Properties[member] = &huma.Schema{AnyOf: []*huma.Schema{p, {Type: "null"}}, Description: about}
+	return s
+}

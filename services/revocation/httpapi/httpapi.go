@@ -78,6 +78,11 @@ type Entry struct {
 	Complete    bool          `json:"complete" doc:"every guard is confirmed, out or past its fencing moment, none is open, and the Redis view has applied it"`
 }
 
+// TransformSchema is for huma.
+func (Entry) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return frame.OrNull(s, "redis")
+}
+
 // EntryOf writes an entry as the API does.
 func EntryOf(e revocation.Entry) Entry {
 	out := Entry{
@@ -247,6 +252,11 @@ type Fleet struct {
 	frame.List[Guard]
 	Redis *RedisStatus `json:"redis" doc:"null where there is no Redis view"`
 	Head  Place        `json:"head" doc:"of the log, as this replica has applied it"`
+}
+
+// TransformSchema is for huma.
+func (Fleet) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
+	return frame.OrNull(s, "redis")
 }
 
 type fleetOutput struct{ Body Fleet }
