@@ -174,15 +174,6 @@ func (s *Service) redisStatus() httpapi.RedisStatus {
 // and /openapi/revocation. Before Ready most of them answer 503.
 func (s *Service) Handler() http.Handler { return s.handler }
 
-// Gone takes every instance that joined under these names out of the fleet:
-// whoever calls it can prove that their processes are gone.
-func (s *Service) Gone(ctx context.Context, names []string, reason string) error {
-	return s.fleet.Gone(ctx, s.ledger, names, reason)
-}
-
-// LogReady returns nil when the log commits; Gone may be called then.
-func (s *Service) LogReady() error { return s.ledger.Ready() }
-
 // Run works until ctx ends, and returns when what was accepted is done.
 func (s *Service) Run(ctx context.Context) error {
 	// The ways in close before the log does, so that what they accepted is committed.
@@ -190,11 +181,20 @@ func (s *Service) Run(ctx context.Context) error {
 	defer stopLog()
 	below := errgroup.Group{}
 	below.Go(func() error { return s.ledger.Run(logCtx) })
+	if err := s.removeFormer(ctx); err != nil {
+		stopLog()
+		return errors.Join(err, below.Wait())
+	}
 
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.guards.Run(ctx) })
+	// Our own guard says that it is out: somebody must be there to hear it.
+	guardsCtx, stopGuards := context.WithCancel(context.WithoutCancel(ctx))
+	g.Go(func() error { return s.guards.Run(guardsCtx) })
+	g.Go(func() error {
+		defer stopGuards()
+		return s.guard.Run(ctx)
+	})
 	g.Go(func() error { return s.fleet.Run(ctx, s.ledger) })
-	g.Go(func() error { return s.guard.Run(ctx) })
 	g.Go(func() error { return s.serveOutsiders(ctx) })
 	if s.view != nil {
 		g.Go(func() error { return s.view.Run(ctx) })
@@ -202,6 +202,30 @@ func (s *Service) Run(ctx context.Context) error {
 	err := g.Wait()
 	stopLog()
 	return errors.Join(err, below.Wait())
+}
+
+// removeFormer takes the guards of a former process out of the fleet before
+// anybody can join under their names.
+func (s *Service) removeFormer(ctx context.Context) error {
+	if len(s.cfg.Former) == 0 {
+		return nil
+	}
+	t := time.NewTicker(5 * time.Millisecond)
+	defer t.Stop()
+	for ctx.Err() == nil {
+		if s.ledger.Ready() == nil {
+			err := s.fleet.Gone(ctx, s.ledger, s.cfg.Former, "its process has ended")
+			if err == nil {
+				return nil
+			}
+			s.log.Warn("guards of the former process could not be taken out yet", zap.Error(err))
+		}
+		select {
+		case <-ctx.Done():
+		case <-t.C:
+		}
+	}
+	return nil
 }
 
 // Ready returns nil when the service commits, and decides for its own API.

@@ -38,6 +38,11 @@ type Config struct {
 	// RedisEmbedded says that Redis is the in-process server of the all-in-one.
 	RedisEmbedded bool `koanf:"-"`
 
+	// Former are names of guards whose instances are all gone: they are taken out
+	// before anybody joins. Whoever sets it must be able to prove it, as the
+	// all-in-one can by the lock on its directory.
+	Former []string `koanf:"-"`
+
 	// The rest is for the process of its own; the all-in-one leaves it empty.
 
 	NATS   NATS           `koanf:"nats"`

@@ -1,0 +1,14 @@
+//go:build unix
+
+package dev
+
+import (
+	"os"
+	"syscall"
+)
+
+// tryLock locks a file against other processes; the lock ends with the process,
+// however that ends.
+func tryLock(f *os.File) error {
+	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+}
