@@ -122,6 +122,8 @@ func (q *quash) launch() {
 	if q.out == nil {
 		q.out = &logBuffer{}
 	}
+	// A killed one leaves its file behind, and the new one needs a moment to remove it.
+	_ = os.Remove(filepath.Join(q.dir, "dev.env"))
 	args := append([]string{"dev", "--data", q.dir, "--listen", "127.0.0.1:0", "--demo-listen", "127.0.0.1:0"}, q.args...)
 	q.cmd = exec.Command(binary, args...)
 	q.cmd.Stdout, q.cmd.Stderr = q.out, q.out
