@@ -265,14 +265,19 @@ func (r *Rotator) promote(ctx context.Context, set *signing.Set, s Step) error {
 }
 
 // finish notes that issuers sign with the key: every one of them that has not
-// gone past its own limit has applied the message.
+// gone past its own limit has applied what was told of it, and of the key before
+// it, so that none can sign with that one any more.
 func (r *Rotator) finish(ctx context.Context, set *signing.Set, s Step) error {
 	k := set.Find(s.KeyID)
 	if k.Sent == nil {
 		return errOvertaken
 	}
+	last := k.Sent
+	if p := set.Find(k.Previous); p != nil && last.Stamp().Less(p.Sent.Stamp()) {
+		last = p.Sent
+	}
 	if k.State == signing.Signing {
-		names, err := r.lacking(ctx, k.Sent, r.cfg.IssuerName, true)
+		names, err := r.lacking(ctx, last, r.cfg.IssuerName, true)
 		if err != nil {
 			return err
 		}
