@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
@@ -40,13 +41,8 @@ func Create(dir string) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	for role := range accountOf() {
-		if role == guardRole {
-			continue
-		}
-		if err := s.writeUser(role, role); err != nil {
-			return nil, err
-		}
+	if err := s.writeUsers(); err != nil {
+		return nil, err
 	}
 	if err := os.Rename(tmp, dir); err != nil {
 		return nil, fmt.Errorf("identities for %s: %w", dir, err)
@@ -58,6 +54,9 @@ func Create(dir string) (*Set, error) {
 // Load reads what Create made, and signs the accounts by the rules of this
 // version. A missing one is fs.ErrNotExist.
 func Load(dir string) (*Set, error) { return open(dir, readSeed) }
+
+// rolePrefix begins the names of the seeds that sign the users of a role.
+const rolePrefix = "role-"
 
 // open gets every key by seed and signs the accounts.
 func open(dir string, seed func(path string, create newPair) (nkeys.KeyPair, error)) (*Set, error) {
@@ -72,20 +71,46 @@ func open(dir string, seed func(path string, create newPair) (nkeys.KeyPair, err
 		}
 	}
 	for role := range accountOf() {
-		if s.roles[role], err = seed(filepath.Join(dir, "role-"+role+".nk"), nkeys.CreateAccount); err != nil {
+		if s.roles[role], err = seed(filepath.Join(dir, rolePrefix+role+".nk"), nkeys.CreateAccount); err != nil {
 			return nil, err
 		}
 	}
 	return s, s.sign()
 }
 
-// Ensure loads the identities of dir, or makes them if there are none.
+// Ensure loads the identities of dir, or makes them if there are none. Those of
+// roles that an older version did not have are added.
 func Ensure(dir string) (*Set, error) {
-	s, err := Load(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, "operator.nk")); errors.Is(err, fs.ErrNotExist) {
 		return Create(dir)
 	}
-	return s, err
+	s, err := open(dir, func(path string, create newPair) (nkeys.KeyPair, error) {
+		pair, err := readSeed(path, create)
+		if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(filepath.Base(path), rolePrefix) {
+			return newSeed(path, create)
+		}
+		return pair, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s, s.writeUsers()
+}
+
+// writeUsers makes the services' users that are not there.
+func (s *Set) writeUsers() error {
+	for role := range accountOf() {
+		if role == guardRole {
+			continue
+		}
+		if _, err := os.Stat(s.Creds(role)); err == nil {
+			continue
+		}
+		if err := s.writeUser(role, role); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Creds returns the path of the credentials of a service's user, or of a guard.

@@ -62,3 +62,38 @@ func TestGuardNamesCannotMeetServicesOrSubjects(t *testing.T) {
 		}
 	}
 }
+
+// TestNewRoleIsAddedToOldIdentities: a directory of a version that had no
+// monitor gets one, and everything else stays.
+func TestNewRoleIsAddedToOldIdentities(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nats")
+	old, err := Create(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := os.ReadFile(old.Creds(Issuer))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{filepath.Join(dir, rolePrefix+Monitor+".nk"), old.Creds(Monitor)} {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Ensure(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, err := NameIn(s.Creds(Monitor)); err != nil || name != Monitor {
+		t.Errorf("the new role's user is %q, %v", name, err)
+	}
+	if is, err := os.ReadFile(s.Creds(Issuer)); err != nil || string(is) != string(kept) {
+		t.Errorf("another user's credentials changed: %v", err)
+	}
+	if err := os.Remove(filepath.Join(dir, Log+".nk")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Ensure(dir); err == nil {
+		t.Error("a lost account key was replaced: its log would be another account's")
+	}
+}
