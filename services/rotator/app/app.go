@@ -114,8 +114,11 @@ func (s *Service) follow(cfg Config, d Deps) error {
 	if err != nil {
 		return err
 	}
+	var epoch uint64 // owned by the reader, which calls one at a time
 	onEntry := func(m wire.Stored) {
-		if m.Message.Kind == wire.KindEpoch || len(m.Message.End) > 0 {
+		// The message of a new epoch itself mostly comes within a whole state.
+		if m.Message.Epoch != epoch || len(m.Message.End) > 0 {
+			epoch = m.Message.Epoch
 			s.domain.Kick()
 		}
 	}
@@ -142,7 +145,7 @@ func (s *Service) Trust() string { return s.trust }
 // rotations. What was accepted over NATS is answered before it returns.
 func (s *Service) Run(ctx context.Context) error {
 	srv, err := natsapi.Serve(s.nats, wire.APIRotation, natsapi.Config{
-		Auth: frame.ByGuard(s.guard), Queue: "quash-rotator", Deadline: frame.Deadline + time.Minute, Log: s.log.Named("natsapi"),
+		Auth: frame.ByGuard(s.guard), Queue: "quash-rotator", MaxBody: frame.MaxBody, Deadline: frame.Deadline + time.Minute, Log: s.log.Named("natsapi"),
 	}, httpapi.Endpoints(s.domain)...)
 	if err != nil {
 		return fmt.Errorf("rotator: %w", err)
