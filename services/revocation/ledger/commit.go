@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"go.uber.org/zap"
-
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
@@ -123,10 +121,10 @@ func (l *Ledger) repeated(ctx context.Context, p *plan, seq uint64, own string) 
 	if err != nil {
 		return commit.Answer{}, err // gone meanwhile, or not readable now: the caller tries again
 	}
-	return l.answerOf(ctx, p, first, own)
+	return l.answerOf(p, first, own)
 }
 
-func (l *Ledger) answerOf(ctx context.Context, p *plan, first raw, own string) (commit.Answer, error) {
+func (l *Ledger) answerOf(p *plan, first raw, own string) (commit.Answer, error) {
 	e, err := readEvent(first.data)
 	if err != nil || first.err != nil {
 		return commit.Answer{}, problem.Wrap(problem.Conflict, errors.Join(err, first.err), "the idempotency key was used for something that this version can't read")
@@ -134,20 +132,24 @@ func (l *Ledger) answerOf(ctx context.Context, p *plan, first raw, own string) (
 	if e.Data.Digest != p.digest {
 		return commit.Answer{}, problem.New(problem.Conflict, "the idempotency key was used for another request; use a new one")
 	}
-	m := first.stored.Message
-	if l.stale(first.stored) {
-		pos, err := l.commitStale(ctx, first)
-		if err != nil {
-			return commit.Answer{}, err
-		}
-		return commit.Answer{ID: p.id, Epoch: pos.Epoch, Sequence: pos.Seq, CommittedAt: m.At, Repeated: m.ID != own}, nil
+	at := l.place(first.stored)
+	l.sawAck(at, first.stored.Message)
+	return commit.Answer{
+		ID: p.id, Epoch: at.Epoch, Sequence: at.Seq, CommittedAt: first.stored.Message.At, Repeated: first.stored.Message.ID != own,
+	}, nil
+}
+
+// place returns the position of a message that was read by itself.
+func (l *Ledger) place(s wire.Stored) wire.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if it, ok := l.ring.find(s.Sequence); ok && it.id == s.Message.ID {
+		return it.position()
 	}
-	if l.Epoch() != m.Epoch {
-		// Its epoch is over, and it stands in what both histories share.
-		l.log.Debug("a repetition of an entry of an older epoch", zap.Uint64("sequence", first.seq))
+	if s.Sequence > l.epochSeq {
+		return placed(s, l.epoch).Position()
 	}
-	l.sawAck(first.stored.Position(), m)
-	return commit.Answer{ID: p.id, Epoch: m.Epoch, Sequence: first.seq, CommittedAt: m.At, Repeated: m.ID != own}, nil
+	return s.Position()
 }
 
 func readEvent(body []byte) (Event, error) {
@@ -167,7 +169,7 @@ func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bo
 	first, err := l.getLast(ctx, wire.LogEntry+p.id)
 	switch {
 	case err == nil:
-		a, err = l.answerOf(ctx, p, first, "")
+		a, err = l.answerOf(p, first, "")
 		return true, a, err
 	case !errors.Is(err, ErrNoMessage):
 		return true, a, problem.Wrap(problem.Unavailable, err, "the log can't be read now; nothing was done, try again")

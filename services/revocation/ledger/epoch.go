@@ -15,6 +15,9 @@ import (
 // maxAhead is how far above this service's clock an epoch may be that somebody shows.
 const maxAhead = 24 * time.Hour
 
+// ownName stands for this service where somebody has noticed something.
+const ownName = "revocation"
+
 // proof is why the log is believed to have gone back.
 type proof struct {
 	why    string
@@ -27,7 +30,7 @@ type proof struct {
 func (l *Ledger) ownProof(why string) proof {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return proof{why: why, by: "revocation", epoch: l.epoch, recent: l.ring.positions(l.ring.len())}
+	return proof{why: why, by: ownName, epoch: l.epoch, recent: l.ring.positions(l.ring.len())}
 }
 
 // wentBack tells Run that the log went back, as this service itself saw.
@@ -52,6 +55,9 @@ func (l *Ledger) onProof(ctx context.Context, p proof) {
 	if early {
 		l.log.Warn("the log is said to have gone back, less than a minute after a new epoch: not believed yet",
 			zap.String("why", p.why), zap.String("by", p.by), zap.Duration("since", since))
+		if p.by == ownName { // nobody repeats it; a reader does
+			time.AfterFunc(l.cfg.EpochGap-since, func() { l.tell(p) })
+		}
 		return
 	}
 	l.notReady("the log went back; a new epoch begins")
@@ -95,13 +101,15 @@ func (l *Ledger) publishEpoch(ctx context.Context, number uint64, d revoke.Stamp
 // with the proof, says so in the epoch's message, reads everything again and
 // commits again what the log lacks.
 func (l *Ledger) newEpoch(ctx context.Context, p proof) error {
-	l.remember()
 	if err := l.setUpStream(ctx); err != nil { // it may be gone altogether
 		return err
 	}
 	last, err := l.getLast(ctx, wire.LogEpoch)
 	if err != nil && !errors.Is(err, ErrNoMessage) {
 		return err
+	}
+	if last.err == nil && last.stored.Message.Epoch > max(p.epoch, p.shown) {
+		return l.adopt(ctx) // begun already: by another replica, or by a try whose answer was lost
 	}
 	d, err := l.shared(ctx, p.recent)
 	if err != nil {

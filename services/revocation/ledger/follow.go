@@ -88,25 +88,36 @@ func (l *Ledger) untilDone(ctx context.Context, what string, fn func(context.Con
 // start reads the whole log for the first time, and begins the first epoch if
 // there is none.
 func (l *Ledger) start(ctx context.Context) error {
+	l.connections = l.nc.Stats().Reconnects
 	if err := l.firstEpoch(ctx); err != nil {
 		return err
 	}
-	_, err := l.reload(ctx)
-	if err == nil {
-		l.ready()
-		l.log.Info("the log has been read", zap.Stringer("head", l.Head().Stamp), zap.Int("targets", l.view.Len()))
+	if _, err := l.reload(ctx); err != nil {
+		return err
 	}
-	return err
+	if err := l.finishEpoch(ctx); err != nil {
+		return err
+	}
+	l.ready()
+	l.log.Info("the log has been read", zap.Stringer("head", l.Head().Stamp), zap.Int("targets", l.view.Len()))
+	return nil
 }
 
 // resync is for a lost connection or a gap: it reads what came after the head,
 // if the log still has that very message; otherwise the log went back.
 func (l *Ledger) resync(ctx context.Context) error {
+	l.connections = l.nc.Stats().Reconnects
 	l.drain()
 	if l.owed != nil {
 		return l.adopt(ctx)
 	}
 	same, err := l.sameHistory(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		// It is gone: made again it is empty, which the tick will show.
+		if err = l.setUpStream(ctx); err == nil {
+			same, err = l.sameHistory(ctx)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -161,8 +172,15 @@ func (l *Ledger) sameHistory(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
+var errReconnected = errors.New("the connection is another one")
+
 // onFeed applies one message of the feed.
 func (l *Ledger) onFeed(ctx context.Context, m *nats.Msg) error {
+	// The client counts a reconnect before it reads anything from the new server,
+	// whose log may be another one.
+	if l.nc.Stats().Reconnects != l.connections {
+		return errReconnected
+	}
 	s, err := wire.FromHeader(m.Header)
 	if s.Sequence == 0 {
 		return err
@@ -205,15 +223,25 @@ func (l *Ledger) take(ctx context.Context, s wire.Stored, rawHeader string) erro
 		return l.adopt(ctx)
 	}
 	l.apply(s, rawHeader)
-	if l.stale(s) && s.Message.Kind == wire.KindEntry {
-		l.rescue(ctx, s)
-	}
 	return nil
+}
+
+// placed returns the message under the epoch of the place where it stands: that
+// of the last epoch message before it. A publisher that had not heard of that
+// one yet has named the former, and things made meanwhile would escape its cut.
+// Every reader does the same.
+func placed(s wire.Stored, here uint64) wire.Stored {
+	if s.Message.Kind != wire.KindEpoch {
+		s.Message.Epoch = max(s.Message.Epoch, here)
+	}
+	return s
 }
 
 // apply folds a message and tells the observers. It is called by Run's goroutine alone.
 func (l *Ledger) apply(s wire.Stored, rawHeader string) {
+	s = placed(s, l.here)
 	m := s.Message
+	l.here = max(l.here, m.Epoch)
 	pos := s.Position()
 	for k, st := range m.States(pos.Stamp) {
 		l.view.Merge(k, st)
@@ -343,15 +371,16 @@ func (l *Ledger) reload(ctx context.Context) (*history, error) {
 		return nil, err
 	}
 	h := &history{view: revoke.NewView()}
-	fresh := newRing(l.cfg.RingSize)
-	keys := map[string]wire.Stored{}
 	l.mu.Lock()
-	l.ring, l.keys, l.head, l.stamp, l.observed = fresh, keys, wire.Position{}, revoke.Stamp{}, revoke.Stamp{}
+	l.ring, l.keys, l.head = newRing(l.cfg.RingSize), map[string]wire.Stored{}, wire.Position{}
+	l.stamp, l.observed = revoke.Stamp{}, revoke.Stamp{}
 	l.mu.Unlock()
 	for _, o := range l.observers {
 		o.Restarted()
 	}
+	l.here = 0
 	err = l.read(ctx, 1, tick.Seq, func(s wire.Stored, rawHeader string) error {
+		s = placed(s, l.here)
 		for k, st := range s.Message.States(s.Position().Stamp) {
 			h.view.Merge(k, st)
 		}

@@ -35,7 +35,11 @@ type Ledger struct {
 
 	observers []Observer // before Run only
 	whole     snapshots
-	owed      *memory // what must be committed again; owned by Run's goroutine
+
+	// Owned by Run's goroutine:
+	owed        *memory // what must be committed again
+	here        uint64  // the epoch of the head
+	connections uint64  // which connection the feed was last whole on
 
 	mu        sync.Mutex
 	ring      *ring
@@ -166,17 +170,6 @@ func (l *Ledger) holdsLocked(p wire.Position) (has, known bool) {
 		return it.id == p.ID, true
 	}
 	return false, false
-}
-
-// stale reports whether a message was published by a service that had not seen
-// the current epoch yet: it stands in this history under a number of the former.
-func (l *Ledger) stale(s wire.Stored) bool {
-	if s.Message.Kind == wire.KindEpoch {
-		return false
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return s.Message.Epoch < l.epoch && s.Sequence > l.epochSeq
 }
 
 // sawAck takes note of an acknowledged message before the feed brings it:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -78,66 +79,102 @@ type lost struct {
 // recommit commits again, under the current epoch, what memory and Redis hold
 // and the log lacks; released holds excepted.
 func (l *Ledger) recommit(ctx context.Context, h *history) error {
-	missing := map[lost][]revoke.Key{}
-	now := l.cfg.Now().Unix()
-	epoch := l.Epoch()
-	judge := func(k revoke.Key, s revoke.State, redis bool) {
-		if s.Until < now {
-			return
-		}
-		for _, x := range l.lacks(k, s, h.view, epoch) {
-			x.fromRedis = redis
-			missing[x] = append(missing[x], k)
-		}
-	}
+	j := l.newJudge(l.owed, h.view)
 	for k, s := range l.view.All {
-		judge(k, s, false)
+		j.hear(k, s, false)
 	}
 	for k, s := range l.owed.redis {
-		known := l.view.State(k)
-		if known.Merge(s) != known {
-			judge(k, s, true)
+		if known := l.view.State(k); known.Merge(s) != known {
+			j.hear(k, s, true)
 		}
 	}
-	if len(missing) == 0 {
+	return l.commitMissing(ctx, j)
+}
+
+// finishEpoch commits again what Redis holds and the log lacks, at a start soon
+// after an epoch began: whoever began it may have died before it was done.
+func (l *Ledger) finishEpoch(ctx context.Context) error {
+	epochs := l.view.Epochs()
+	young := time.UnixMilli(int64(epochs.Current().Number)).After(l.cfg.Now().Add(-maxAhead))
+	if l.cfg.Remembered == nil || len(epochs) < 2 || !young {
+		return nil
+	}
+	l.owed = &memory{epochs: epochs[:len(epochs)-1]}
+	if err := l.addRemembered(ctx); err != nil {
+		return err
+	}
+	tick, err := l.commitTick(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.readOn(ctx, tick.Seq); err != nil {
+		return err
+	}
+	if err := l.recommit(ctx, &history{view: l.view}); err != nil {
+		return err
+	}
+	l.owed = nil
+	return nil
+}
+
+// judge gathers what a log lacks.
+type judge struct {
+	memory  *memory
+	log     *revoke.View
+	epoch   uint64
+	now     int64
+	missing map[lost][]revoke.Key
+}
+
+func (l *Ledger) newJudge(m *memory, log *revoke.View) *judge {
+	return &judge{memory: m, log: log, epoch: l.Epoch(), now: l.cfg.Now().Unix(), missing: map[lost][]revoke.Key{}}
+}
+
+// hear takes what is remembered of a target.
+func (j *judge) hear(k revoke.Key, s revoke.State, redis bool) {
+	if s.Until < j.now {
+		return
+	}
+	add := func(x lost) {
+		x.fromRedis = redis
+		j.missing[x] = append(j.missing[x], k)
+	}
+	has, epochs := j.log.State(k), j.log.Epochs()
+	if !s.Cut.IsZero() && s.Cut.Epoch < j.epoch && has.Cut.Less(s.Cut) {
+		add(lost{op: wire.OpCut, at: s.Cut, cutAt: s.CutAt, until: s.Until})
+	}
+	if s.Ended && !has.Ended {
+		add(lost{op: wire.OpEnd, until: s.Until})
+	}
+	// Whether it was released is judged by the epochs before: the new one makes
+	// every release count as less that was made in what was lost.
+	held := j.memory.epochs.Clamp(s.Released).Less(s.Held)
+	if held && s.Held.Epoch < j.epoch && !epochs.Clamp(has.Released).Less(has.Held) && has.Held.Less(s.Held) {
+		x := lost{op: wire.OpHold, at: s.Held, until: s.Until}
+		if m, ok := j.memory.holds[k]; ok {
+			x.holdEnd, x.then = m.HoldEnd, m.Then
+		}
+		add(x)
+	}
+}
+
+func (l *Ledger) commitMissing(ctx context.Context, j *judge) error {
+	if len(j.missing) == 0 {
 		return nil
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(recommitAtOnce)
 	n := 0
-	for x, keys := range missing {
+	for x, keys := range j.missing {
 		slices.SortFunc(keys, func(a, b revoke.Key) int { return bytes.Compare(a[:], b[:]) })
 		for part := range slices.Chunk(keys, wire.MaxTargets) {
 			n += len(part)
-			g.Go(func() error { return l.commitLost(gctx, x, part, epoch) })
+			g.Go(func() error { return l.commitLost(gctx, x, part, j.epoch) })
 		}
 	}
 	err := g.Wait()
 	l.log.Warn("committed again what the log had lost", zap.Int("targets", n), zap.Error(err))
 	return err
-}
-
-// lacks returns what s says and the log does not.
-func (l *Ledger) lacks(k revoke.Key, s revoke.State, log *revoke.View, epoch uint64) []lost {
-	var out []lost
-	has, epochs := log.State(k), log.Epochs()
-	if !s.Cut.IsZero() && s.Cut.Epoch < epoch && has.Cut.Less(s.Cut) {
-		out = append(out, lost{op: wire.OpCut, at: s.Cut, cutAt: s.CutAt, until: s.Until})
-	}
-	if s.Ended && !has.Ended {
-		out = append(out, lost{op: wire.OpEnd, until: s.Until})
-	}
-	// Whether it was released is judged by the epochs before: the new one makes
-	// every release count as less that was made in what was lost.
-	held := l.owed.epochs.Clamp(s.Released).Less(s.Held)
-	if held && s.Held.Epoch < epoch && !epochs.Clamp(has.Released).Less(has.Held) {
-		x := lost{op: wire.OpHold, at: s.Held, until: s.Until}
-		if m, ok := l.owed.holds[k]; ok {
-			x.holdEnd, x.then = m.HoldEnd, m.Then
-		}
-		out = append(out, x)
-	}
-	return out
 }
 
 // commitLost commits one entry under a subject made of the epoch and what it
@@ -183,41 +220,4 @@ func (l *Ledger) commitLost(ctx context.Context, x lost, keys []revoke.Key, epoc
 		return nil
 	}
 	return err
-}
-
-// rescue commits again an entry that a service published before it had seen the
-// current epoch: its number is of the former one, and things made meanwhile
-// would escape it.
-func (l *Ledger) rescue(ctx context.Context, s wire.Stored) {
-	first, err := l.getBySeq(ctx, s.Sequence)
-	if err == nil && first.err == nil {
-		_, err = l.commitStale(ctx, first)
-	}
-	if err != nil {
-		// Whoever asked for it has an unknown outcome, and asks again.
-		l.log.Warn("an entry of the former epoch could not be committed again", zap.Uint64("sequence", s.Sequence), zap.Error(err))
-	}
-}
-
-func (l *Ledger) commitStale(ctx context.Context, first raw) (wire.Position, error) {
-	m := first.stored.Message
-	name := hashOf("stale", strconv.FormatUint(l.Epoch(), 10), m.ID)
-	id, err := wire.NewID(l.cfg.Rand)
-	if err != nil {
-		return wire.Position{}, err
-	}
-	m.ID, m.Epoch = id, 0
-	var none uint64
-	pos, err := l.publish(ctx, outgoing{
-		subject: wire.LogEntry + name, message: m, body: first.data, ttl: ttlOf(m.Until, l.cfg.Now()), expect: &none,
-	})
-	var exists errExists
-	if errors.As(err, &exists) {
-		again, err := l.getBySeq(ctx, exists.seq)
-		if err != nil {
-			return wire.Position{}, err
-		}
-		return again.stored.Position(), again.err
-	}
-	return pos, err
 }

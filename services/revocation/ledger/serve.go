@@ -209,7 +209,9 @@ func (l *Ledger) Find(ctx context.Context, id string) (Event, wire.Stored, error
 		return Event{}, wire.Stored{}, err
 	}
 	e, err := readEvent(r.data)
-	return e, r.stored, errors.Join(err, r.err)
+	s := r.stored
+	s.Message.Epoch = l.place(s).Epoch
+	return e, s, errors.Join(err, r.err)
 }
 
 // EventAt returns the event of a message that was applied.
