@@ -245,7 +245,9 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 	ok("GET", "/v1/revocations/"+rev.ID+"?wait=1s", nil, 200, nil)
 	ok("POST", "/v1/decisions", m{"token": tok, "fresh": true}, 200, nil)
 	ok("POST", "/v1/decisions", m{"token": "no token"}, 200, nil)
-	var fleet struct{ Items []struct{ Name, Instance string } }
+	var fleet struct {
+		Items []struct{ Name, Instance string }
+	}
 	ok("GET", "/v1/fleet", nil, 200, &fleet)
 	c.feed(by)
 

@@ -32,6 +32,9 @@ func checkOwner(owner string) error {
 	if err := revoke.CheckID("owner", owner); err != nil {
 		return problem.FieldError("owner", "%v", err)
 	}
+	if err := problem.NoSecret("owner", owner); err != nil {
+		return err
+	}
 	if reserved(owner) {
 		return problem.FieldError("owner", "a principal may not begin with %s or %s: those are clients", KeyClientPrefix, ClientPrefix)
 	}
@@ -51,7 +54,7 @@ func checkText(field, text string, empty bool) error {
 	if len(text) > maxText {
 		return problem.FieldError(field, "it has %d bytes: %d at most", len(text), maxText)
 	}
-	return nil
+	return problem.NoSecret(field, text)
 }
 
 // checkScopes tells whether the caller may give these.
@@ -62,6 +65,9 @@ func checkScopes(c Caller, scopes []string) error {
 	for _, sc := range scopes {
 		if err := rights.CheckScope(sc); err != nil {
 			return problem.FieldError("scopes", "%v", err)
+		}
+		if err := problem.NoSecret("scopes", sc); err != nil {
+			return err
 		}
 		if !rights.Known(sc) {
 			return problem.FieldError("scopes", "%.80q: scopes that begin with %s are Quash's own, and there is no such one", sc, rights.Prefix)
@@ -89,6 +95,9 @@ func checkAudiences(field string, as []string) error {
 		if !IsResource(a) {
 			return problem.FieldError(field, "%.80q: want an absolute URI without a fragment", a)
 		}
+		if err := problem.NoSecret(field, a); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -109,7 +118,7 @@ func checkRoleName(field, name string) error {
 	if !ok {
 		return problem.FieldError(field, "role name %.80q: want 1 to 64 letters, digits and . _ : -, beginning with a letter or digit", name)
 	}
-	return nil
+	return problem.NoSecret(field, name)
 }
 
 // notFoundField turns NotFound into a fault of a member of the request.

@@ -85,7 +85,12 @@ func (s *Service) Commit(ctx context.Context, who Caller, r Request, wait time.D
 // request checks what a person wrote.
 func (s *Service) request(who Caller, r Request) (commit.Request, error) {
 	if r.Tenant != "" && r.Tenant != who.Tenant {
-		return commit.Request{}, problem.Wrap(problem.Forbidden, errors.New("foreign tenant"), "tenant: your token is of another tenant")
+		return commit.Request{}, &problem.Error{Kind: problem.Forbidden, Field: "tenant", Detail: "your token is of another tenant"}
+	}
+	if r.Issuer != "" {
+		if err := revoke.CheckName("issuer", r.Issuer); err != nil {
+			return commit.Request{}, problem.FieldError("issuer", "%s", err)
+		}
 	}
 	req := commit.Request{
 		Key: r.Key, Tenant: who.Tenant, Op: r.Op, Reason: r.Reason, Actor: who.Actor,
@@ -101,6 +106,9 @@ func (s *Service) request(who Caller, r Request) (commit.Request, error) {
 		}
 		req.Key = id
 	}
+	if err := problem.NoSecret("reason", r.Reason); err != nil {
+		return req, err
+	}
 	if len(r.Targets) == 0 || len(r.Targets) > wire.MaxTargets {
 		return req, problem.FieldError("targets", "%d targets: want 1 to %d", len(r.Targets), wire.MaxTargets)
 	}
@@ -108,6 +116,9 @@ func (s *Service) request(who Caller, r Request) (commit.Request, error) {
 		t, err := parseTarget(who.Tenant, r.Issuer, text)
 		if err != nil {
 			return req, problem.FieldError(fmt.Sprintf("targets[%d]", i), "%s", err)
+		}
+		if err := problem.NoSecret(fmt.Sprintf("targets[%d]", i), t.ID); err != nil {
+			return req, err
 		}
 		req.Targets = append(req.Targets, commit.Target{Issuer: t.Issuer, Kind: t.Kind, ID: t.ID})
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -46,6 +47,9 @@ func (r Request) validate() error {
 	}
 	if r.Reason == "" || len(r.Reason) > maxReason || !utf8.ValidString(r.Reason) {
 		return problem.FieldError("reason", "want 1 to %d bytes of text: it stands in the audit trail", maxReason)
+	}
+	if err := problem.NoSecret("reason", r.Reason); err != nil {
+		return err
 	}
 	if r.Alg != "" {
 		if err := signing.CheckAlg(r.Alg); err != nil {
@@ -99,6 +103,12 @@ func rotationID(tenant, actor, key string) string {
 	}
 	sum := sha256.Sum256(b)
 	return base64.RawURLEncoding.EncodeToString(sum[:])
+}
+
+// isRotationID reports whether s has the form of what rotationID returns.
+func isRotationID(s string) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	return err == nil && len(b) == sha256.Size && !strings.ContainsAny(s, "\r\n")
 }
 
 func newRotation(r Request, at int64) Rotation {

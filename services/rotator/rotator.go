@@ -146,6 +146,9 @@ func (r *Rotator) Start(ctx context.Context, q Request) (Rotation, error) {
 // Wait returns a rotation of a tenant once it is finished, or as it is when
 // ctx ends or the time is over.
 func (r *Rotator) Wait(ctx context.Context, tenant, id string, limit time.Duration) (Rotation, error) {
+	if !isRotationID(id) { // no other text may reach the store as a key
+		return Rotation{}, problem.New(problem.NotFound, "there is no such rotation")
+	}
 	over := time.NewTimer(limit)
 	defer over.Stop()
 	for {

@@ -134,6 +134,10 @@ func (a *API) Handle(op huma.Operation, scope string, h http.HandlerFunc) {
 			}
 			r = r.WithContext(WithCaller(r.Context(), who))
 		}
+		if err := checkPlain(r, op.Parameters); err != nil {
+			Error(w, r, err, scope)
+			return
+		}
 		h(w, r)
 	})
 }

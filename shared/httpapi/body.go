@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -29,6 +30,9 @@ func bodyReader[I any](limit int64) (read func(huma.Context) (huma.Context, erro
 	return func(ctx huma.Context) (huma.Context, error) {
 		r, w := humago.Unwrap(ctx)
 		if err := checkQuery(r.URL.RawQuery); err != nil {
+			return ctx, err
+		}
+		if err := checkKey(r.Header); err != nil {
 			return ctx, err
 		}
 		if body == nil {
@@ -96,6 +100,34 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, erro
 		return nil, problem.Wrap(problem.Invalid, err, "the body could not be read to its end")
 	}
 	return data, nil
+}
+
+// checkPlain does for a handler outside of huma what huma and bodyReader do for
+// the others: only parameters that are documented, and no body.
+func checkPlain(r *http.Request, known []*huma.Param) error {
+	if err := checkQuery(r.URL.RawQuery); err != nil {
+		return err
+	}
+	for name := range r.URL.Query() {
+		if !slices.ContainsFunc(known, func(p *huma.Param) bool { return p.In == "query" && p.Name == name }) {
+			return problem.FieldError(name, "unknown query parameter")
+		}
+	}
+	return noBody(r)
+}
+
+// checkKey refuses an Idempotency-Key that would count as none: whoever sends
+// one means to repeat with it.
+func checkKey(h http.Header) error {
+	const name = "Idempotency-Key"
+	keys := h.Values(name)
+	switch {
+	case len(keys) > 1:
+		return problem.FieldError(name, "stands there twice")
+	case len(keys) == 1 && keys[0] == "":
+		return problem.FieldError(name, "is empty: leave it out, or repeat with the same one")
+	}
+	return nil
 }
 
 // noBody refuses a body where none is expected: somebody meant something by it.

@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -75,17 +76,18 @@ func Handler(mux *http.ServeMux, log *zap.Logger) http.Handler {
 	})
 }
 
-// line never has the query: tokens have been put there.
+// line never has the query, in which tokens have been put, and of the path no
+// secret that was taken for an id.
 func line(log *zap.Logger, r *http.Request, status int, e *event, took time.Duration) {
 	fields := []zap.Field{
-		zap.String("request_id", e.id), zap.String("method", r.Method), zap.String("path", r.URL.Path),
+		zap.String("request_id", e.id), zap.String("method", r.Method), zap.String("path", apikey.Redact(r.URL.Path)),
 		zap.Int("status", status), zap.Duration("took", took),
 	}
 	switch {
 	case e.err != nil && status >= http.StatusInternalServerError:
-		log.Error("request", append(fields, zap.Error(e.err))...)
+		log.Error("request", append(fields, zap.String("error", apikey.Redact(e.err.Error())))...)
 	case e.err != nil:
-		log.Debug("request", append(fields, zap.Error(e.err))...)
+		log.Debug("request", append(fields, zap.String("error", apikey.Redact(e.err.Error())))...)
 	default:
 		log.Debug("request", fields...)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
 
+	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/strictjson"
@@ -200,7 +201,7 @@ func (s *Server) fail(m *nats.Msg, err error) {
 	if kind == problem.Internal {
 		log = s.c.Log.Error
 	}
-	log("request failed", zap.String("subject", m.Subject), zap.String("kind", kind.Name()), zap.Error(err))
+	log("request failed", zap.String("subject", m.Subject), zap.String("kind", kind.Name()), zap.String("error", apikey.Redact(err.Error())))
 	if m.Reply == "" {
 		return
 	}

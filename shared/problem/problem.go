@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/quash-project/quash/shared/apikey"
 )
 
 // Kind says what a caller can do. The zero Kind is Internal: an error that
@@ -41,7 +43,8 @@ type Error struct {
 	cause      error
 }
 
-// Error returns detail and cause, for the operator.
+// Error returns detail and cause, for the operator, without secrets that
+// somebody put in the wrong place.
 func (e *Error) Error() string {
 	s := e.Detail
 	if e.Field != "" {
@@ -50,7 +53,16 @@ func (e *Error) Error() string {
 	if e.cause != nil {
 		s += ": " + e.cause.Error()
 	}
-	return s
+	return apikey.Redact(s)
+}
+
+// NoSecret refuses a text that is kept in the clear, in a record, the log or the
+// audit, and has a secret in it: somebody pasted it there by mistake.
+func NoSecret(field, text string) error {
+	if !apikey.In(text) {
+		return nil
+	}
+	return FieldError(field, "there is a secret in it, and it would be kept in the clear: write the id; POST /v1/lookups tells that of a key")
 }
 
 // Unwrap returns the cause.

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/quash-project/quash/shared/apikey"
 )
 
 // TypeBase is the prefix of every problem type URI.
@@ -84,7 +86,7 @@ func DocumentOf(err error, requestID string) Document {
 	r := e.Kind.row()
 	return Document{
 		Type: TypeBase + r.name, Title: r.title, Status: r.status,
-		Detail: e.Detail, Field: e.Field, IdempotencyKey: e.Key, RequestID: requestID,
+		Detail: apikey.Redact(e.Detail), Field: apikey.Redact(e.Field), IdempotencyKey: e.Key, RequestID: requestID,
 	}
 }
 

@@ -13,8 +13,10 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/quash-project/quash/shared/engine/enginetest"
 	"github.com/quash-project/quash/shared/identity"
 	"github.com/quash-project/quash/shared/seal"
+	"github.com/quash-project/quash/shared/signing"
 )
 
 // TestSecretsAreSeenOnce does what there is to do, rightly and wrongly, and then
@@ -153,4 +155,31 @@ func TestBrokerAwayForAWhile(t *testing.T) {
 	eventually(t, "records can be written", func() bool {
 		return w.api(w.token(w.operator).AccessToken, "DELETE", "/v1/keys/"+k.ID, nil).status == http.StatusOK
 	})
+}
+
+// TestEnginesMayComeInAnyOrder starts the issuer before there is a log or a
+// signing key: it answers 503, says what it waits for, and goes on by itself.
+func TestEnginesMayComeInAnyOrder(t *testing.T) {
+	w := &world{t: t, nats: enginetest.NATS(t), logs: &logs{}}
+	w.configure()
+	w.launchApp()
+	for _, path := range []string{"/oauth/token", "/oauth/jwks"} {
+		a := w.post(path, exchangeForm("quash_key_00000000000000000000000000000000000000000004b914W"))
+		if path == "/oauth/jwks" {
+			req, _ := http.NewRequest("GET", w.http.URL+path, nil)
+			a = w.do(req)
+		}
+		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	err := w.app.Ready()
+	if err == nil || !strings.Contains(err.Error(), "signing keys") || !strings.Contains(err.Error(), "log") {
+		t.Errorf("it waits for: %v", err)
+	}
+	w.startLog()
+	w.makeSigningKey(signing.ES256)
+	enginetest.Eventually(t, "the issuer is ready", w.app.Ready)
+	w.readOperator()
+	w.token(w.operator)
 }

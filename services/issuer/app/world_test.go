@@ -76,28 +76,38 @@ func (l *logs) text() string {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, nats: enginetest.NATS(t), logs: &logs{}}
+	w.configure()
+	w.startLog()
+	w.makeSigningKey(signing.ES256)
+	w.startApp()
+	w.readOperator()
+	return w
+}
+
+func (w *world) configure() {
+	w.t.Helper()
 	_, identity, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	w.identity = identity
-	w.startLog()
-	dir := t.TempDir()
+	dir := w.t.TempDir()
 	w.cfg = app.Config{
 		URL: apiURL, Trust: []string{signing.TrustString(identity.Public().(ed25519.PublicKey))},
 		KEKFile: filepath.Join(dir, "kek"), OperatorKeyFile: filepath.Join(dir, "operator"),
 	}
 	if err := seal.CreateKEK(w.cfg.KEKFile); err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	w.makeSigningKey(signing.ES256)
-	w.startApp()
+}
+
+func (w *world) readOperator() {
+	w.t.Helper()
 	key, err := seal.ReadSecretFile(w.cfg.OperatorKeyFile)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	w.operator = strings.TrimSpace(string(key))
-	return w
 }
 
 func (w *world) log() *zap.Logger {
@@ -170,6 +180,13 @@ func (w *world) sendKeyState(k *signing.Key) {
 
 func (w *world) startApp() {
 	w.t.Helper()
+	w.launchApp()
+	enginetest.Eventually(w.t, "the issuer is ready", w.app.Ready)
+}
+
+// launchApp waits for nothing.
+func (w *world) launchApp() {
+	w.t.Helper()
 	nc := w.nats.Dial(w.t, "issuer")
 	s, err := app.New(w.t.Context(), w.cfg, app.Deps{Log: w.log(), NATS: nc})
 	if err != nil {
@@ -189,7 +206,6 @@ func (w *world) startApp() {
 		nc.Close()
 	})
 	w.t.Cleanup(w.stopApp)
-	enginetest.Eventually(w.t, "the issuer is ready", s.Ready)
 }
 
 // answer is what came back.

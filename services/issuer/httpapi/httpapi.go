@@ -60,7 +60,7 @@ func reason(text string) (string, error) {
 	if err := revoke.CheckID("reason", text); err != nil {
 		return "", problem.FieldError("reason", "%v", err)
 	}
-	return text, nil
+	return text, problem.NoSecret("reason", text)
 }
 
 // life reads a duration as "720h". Empty: 0.

@@ -1,8 +1,9 @@
 package oauth
 
 import (
-	"github.com/danielgtaylor/huma/v2"
 	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/quash-project/quash/services/issuer"
 )

@@ -14,8 +14,11 @@ import (
 	"github.com/quash-project/quash/services/issuer"
 )
 
-// maxBody is the longest request body.
-const maxBody = 64 << 10
+// maxBody is the longest request body, maxParams how many parameters it may have.
+const (
+	maxBody   = 64 << 10
+	maxParams = 200
+)
 
 // form is a request's parameters. Those without a value are not in it: RFC 6749,
 // 3.2: "Parameters sent without a value MUST be treated as if they were omitted".
@@ -86,7 +89,10 @@ func isForm(contentType string) bool {
 func parseForm(body string, many ...string) (form, error) {
 	f := form{}
 	seen := map[string]bool{}
-	for body != "" {
+	for n := 0; body != ""; n++ {
+		if n == maxParams {
+			return nil, invalid("there are too many parameters")
+		}
 		var pair string
 		pair, body, _ = strings.Cut(body, "&")
 		if pair == "" {

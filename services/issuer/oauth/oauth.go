@@ -17,6 +17,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/services/issuer"
+	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/rights"
 )
@@ -110,14 +111,14 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 			w.Header().Set("Retry-After", strconv.Itoa(s))
 		}
 		if status >= http.StatusInternalServerError {
-			h.cfg.Log.Warn("an OAuth request could not be answered", zap.String("path", r.URL.Path), zap.Error(err))
+			h.cfg.Log.Warn("an OAuth request could not be answered", zap.String("path", r.URL.Path), zap.String("error", apikey.Redact(err.Error())))
 		}
 	}
 	if body.Error == issuer.CodeInvalidClient {
 		status = http.StatusUnauthorized
 		w.Header().Set("WWW-Authenticate", `Basic realm="quash", charset="UTF-8"`)
 	}
-	body.Description = describable(body.Description)
+	body.Description = describable(apikey.Redact(body.Description))
 	answer(w, status, body)
 }
 

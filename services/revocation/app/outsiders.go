@@ -9,6 +9,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/natsapi"
+	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/rights"
 )
 
@@ -34,11 +35,17 @@ func (s *Service) serveOutsiders(ctx context.Context) error {
 // idempotency key.
 type committing struct {
 	httpapi.Commit
-	Key string `json:"idempotency_key,omitempty"`
+	Key *string `json:"idempotency_key,omitempty"`
 }
 
 func (s *Service) commit(ctx context.Context, in committing) (httpapi.Entry, error) {
-	r, err := in.Request(in.Key)
+	key := ""
+	if in.Key != nil {
+		if key = *in.Key; key == "" {
+			return httpapi.Entry{}, problem.FieldError("idempotency_key", "is empty: leave it out, or repeat with the same one")
+		}
+	}
+	r, err := in.Request(key)
 	if err != nil {
 		return httpapi.Entry{}, err
 	}

@@ -322,6 +322,9 @@ func (h *handlers) out(ctx context.Context, in *outInput) (*outOutput, error) {
 	if err := revoke.CheckID("reason", why); err != nil {
 		return nil, problem.FieldError("reason", "%v", err)
 	}
+	if err := problem.NoSecret("reason", why); err != nil {
+		return nil, err
+	}
 	pos, err := h.s.Out(ctx, caller(ctx), in.Instance, why)
 	if err != nil {
 		return nil, err

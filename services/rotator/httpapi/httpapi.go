@@ -65,8 +65,8 @@ type createBody struct {
 // overNATS is the body of a request over NATS, which has no headers or queries.
 type overNATS struct {
 	createBody
-	Key  string `json:"idempotency_key,omitempty"`
-	Wait string `json:"wait,omitempty"`
+	Key  *string `json:"idempotency_key,omitempty"`
+	Wait string  `json:"wait,omitempty"`
 }
 
 type (
@@ -113,7 +113,13 @@ func Endpoints(r *rotator.Rotator) []natsapi.Endpoint {
 	h := &handlers{r}
 	return []natsapi.Endpoint{
 		natsapi.On("rotations", rights.Rotate, func(ctx context.Context, in overNATS) (Rotation, error) {
-			return h.start(ctx, in.createBody, in.Key, in.Wait)
+			key := ""
+			if in.Key != nil {
+				if key = *in.Key; key == "" {
+					return Rotation{}, problem.FieldError("idempotency_key", "is empty: leave it out, or repeat with the same one")
+				}
+			}
+			return h.start(ctx, in.createBody, key, in.Wait)
 		}),
 	}
 }

@@ -1,0 +1,476 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/quash-project/quash/schemas/schematest"
+	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/kv"
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// victim is the services, something of each kind in them, and secrets that stand
+// in bad requests and must come back nowhere.
+type victim struct {
+	*services
+	log, control jetstream.JetStream // with every right
+	token        string              // the operator's
+	key          apiKey
+	client       string
+	clientSecret string
+	instance     string // of a guard
+	planted      map[string]string
+	state        map[string]uint64 // what was written when it was last looked
+}
+
+func newVictim(t *testing.T) *victim {
+	t.Helper()
+	v := &victim{services: inProcess(t)}
+	for account, js := range map[string]*jetstream.JetStream{identity.Log: &v.log, identity.Control: &v.control} {
+		var err error
+		if *js, err = jetstream.New(v.nats.Admin(t, account)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	v.token = v.services.token(v.operator)
+	v.decode(v.api(v.token, "POST", "/v1/keys", map[string]any{"owner": "alice", "scopes": []string{"orders:read"}}), 201, &v.key)
+	var client struct {
+		ID     string `json:"client_id"`
+		Secret string `json:"client_secret"`
+	}
+	v.decode(v.api(v.token, "POST", "/v1/clients", map[string]any{"name": "reports", "grants": []string{"client_credentials"}, "scopes": []string{"orders:read"}}), 201, &client)
+	v.client, v.clientSecret = client.ID, client.Secret
+	v.decode(v.api(v.token, "POST", "/v1/roles", map[string]any{"name": "clerk", "scopes": []string{"orders:read"}}), 201, &struct{}{})
+	v.decode(v.api(v.token, "POST", "/v1/bindings", map[string]any{"subject": "alice", "role": "clerk"}), 201, &struct{}{})
+	var fleet struct{ Items []struct{ Instance string } }
+	v.decode(v.api(v.token, "GET", "/v1/fleet", nil), 200, &fleet)
+	v.instance = fleet.Items[0].Instance
+	v.planted = map[string]string{
+		"the operator's key": v.operator, "the operator's token": v.token,
+		"an API key": v.key.Secret, "a client secret": v.clientSecret,
+	}
+	v.state = v.written()
+	return v
+}
+
+// written counts what was written, in every stream, but for what the services
+// write all the time by themselves.
+func (v *victim) written() map[string]uint64 {
+	v.t.Helper()
+	out := map[string]uint64{}
+	count := func(js jetstream.JetStream, name string) {
+		s, err := js.Stream(v.t.Context(), name)
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		info, err := s.Info(v.t.Context(), jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			v.t.Fatal(err)
+		}
+		for subject, n := range info.State.Subjects {
+			if subject != wire.LogTick && !strings.Contains(subject, "."+kv.BeatPrefix) {
+				out[subject] = n
+			}
+		}
+	}
+	count(v.log, wire.Stream)
+	for service := range identity.Buckets {
+		for _, bucket := range identity.Buckets[service] {
+			if _, err := v.control.Stream(v.t.Context(), "KV_"+bucket); err == nil {
+				count(v.control, "KV_"+bucket)
+			}
+		}
+	}
+	return out
+}
+
+// bad is a request that must be refused.
+type bad struct {
+	name, method, path, body string
+	header                   []string // in place of the usual ones where not nil
+	want                     int
+	field                    string // what the problem names; empty: nothing in particular
+}
+
+// refused sends it and looks at the answer, and at what it left behind.
+func (v *victim) refused(t *testing.T, b bad) {
+	t.Helper()
+	header := b.header
+	if header == nil {
+		header = []string{"Authorization", "Bearer " + v.token}
+		if b.body != "" {
+			header = append(header, "Content-Type", "application/json")
+		}
+	}
+	r := v.send(b.method, b.path, b.body, header...)
+	if r.status != b.want {
+		t.Errorf("status %d, want %d: %.500s", r.status, b.want, r.body)
+	}
+	v.problem(t, r, b.field)
+	v.unchanged(t)
+}
+
+// problem holds an answer against what every refusal is.
+func (v *victim) problem(t *testing.T, r reply, field string) {
+	t.Helper()
+	var p problem.Document
+	if err := json.Unmarshal(r.body, &p); err != nil || r.header.Get("Content-Type") != "application/problem+json" {
+		t.Fatalf("Content-Type %q, body %.300s: want a problem document", r.header.Get("Content-Type"), r.body)
+	}
+	if p.Status != r.status || p.Type != problem.TypeBase+problem.ByName(strings.TrimPrefix(p.Type, problem.TypeBase)).Name() || p.Detail == "" || p.RequestID == "" {
+		t.Errorf("problem %+v of an answer %d", p, r.status)
+	}
+	if field != "" && p.Field != field {
+		t.Errorf("the problem names the field %q, want %q: %s", p.Field, field, p.Detail)
+	}
+	if r.header.Get("Cache-Control") != "no-store" {
+		t.Errorf("Cache-Control %q", r.header.Get("Cache-Control"))
+	}
+	if r.status == 401 && r.header.Get("WWW-Authenticate") == "" {
+		t.Error("401 without WWW-Authenticate")
+	}
+	v.silent(t, "the answer", r)
+}
+
+// silent fails if an answer has one of the planted secrets in it.
+func (v *victim) silent(t *testing.T, what string, r reply) {
+	t.Helper()
+	text := string(r.body)
+	for name, values := range r.header {
+		text += name + ": " + strings.Join(values, ",")
+	}
+	v.nothingIn(t, what, text)
+}
+
+func (v *victim) nothingIn(t *testing.T, what, text string) {
+	t.Helper()
+	for name, secret := range v.planted {
+		// The last part of a token is its signature; of ours, random digits. In any
+		// case and cut short it is still enough to tell of it.
+		part := secret[len(secret)-30 : len(secret)-6]
+		if strings.Contains(strings.ToLower(text), strings.ToLower(part)) {
+			t.Errorf("%s has %s in it", what, name)
+		}
+	}
+}
+
+// unchanged fails if anything was written since it was last asked.
+func (v *victim) unchanged(t *testing.T) {
+	t.Helper()
+	now := v.written()
+	for subject, n := range now {
+		if v.state[subject] != n {
+			t.Errorf("something was written: %s has %d messages, had %d", subject, n, v.state[subject])
+		}
+	}
+	v.state = now
+}
+
+// alive fails unless the services still do their work.
+func (v *victim) alive(t *testing.T) {
+	t.Helper()
+	defer func() { v.state = v.written() }()
+	var k apiKey
+	v.decode(v.api(v.token, "POST", "/v1/keys", map[string]any{"owner": "alive", "scopes": []string{"orders:read"}}), 201, &k)
+	tok := v.services.token(k.Secret)
+	v.decode(v.api(v.token, "POST", "/v1/revocations?wait=10s", map[string]any{"op": "revoke", "targets": []string{"key:" + k.ID}, "reason": "alive"}), 201, &struct{}{})
+	if r := v.api(tok, "GET", "/v1/keys", nil); r.status != 401 {
+		t.Errorf("a revoked key's token: status %d, want 401", r.status)
+	}
+	v.decode(v.api(v.token, "GET", "/v1/signing-keys", nil), 200, &struct{}{})
+	v.nothingIn(t, "the services' log", v.services.log.String())
+	if strings.Contains(v.services.log.String(), `"level":"error"`) {
+		t.Errorf("an error was logged: %s", lineWith(v.services.log.String(), `"level":"error"`))
+	}
+}
+
+func lineWith(text, part string) string {
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, part) {
+			return line
+		}
+	}
+	return ""
+}
+
+// route is an operation that changes something, or takes a body.
+type route struct {
+	method, path string // with {} where an id stands
+	good         map[string]any
+	text         []string // members that are a text
+	limit        int      // bytes of a body
+}
+
+func (v *victim) routes() []route {
+	const most, bulk = 64 << 10, 1 << 20
+	type m = map[string]any
+	return []route{
+		{"POST", "/v1/keys", m{"owner": "alice"}, []string{"owner", "client_id", "name", "expires_in", "reason"}, most},
+		{"POST", "/v1/keys/" + v.key.ID + "/renew", m{"reason": "r"}, []string{"reason"}, most},
+		{"POST", "/v1/lookups", m{"secret": v.key.Secret}, []string{"secret"}, most},
+		{"POST", "/v1/clients", m{"name": "n", "grants": []string{"client_credentials"}}, []string{"name", "secret_expires_in", "reason"}, most},
+		{"POST", "/v1/clients/" + v.client + "/secrets", m{}, []string{"name", "expires_in", "reason"}, most},
+		{"POST", "/v1/roles", m{"name": "new", "scopes": []string{}}, []string{"name", "reason"}, most},
+		{"PUT", "/v1/roles/clerk", m{"scopes": []string{"orders:read"}}, []string{"reason"}, most},
+		{"POST", "/v1/roles/clerk/renew", m{"reason": "r"}, []string{"reason"}, most},
+		{"POST", "/v1/bindings", m{"subject": "bob", "role": "clerk"}, []string{"subject", "role", "reason"}, most},
+		{"POST", "/v1/revocations", m{"op": "revoke", "targets": []string{"principal:bob"}, "reason": "r"}, []string{"op", "reason", "for", "then", "issuer", "tenant"}, bulk},
+		{"POST", "/v1/fleet/" + v.instance + "/out", m{"reason": "r"}, []string{"reason"}, most},
+		{"POST", "/v1/decisions", m{"token": v.token}, []string{"token", "audience"}, most},
+		{"POST", "/v1/rotations", m{"kind": "signing-key", "reason": "r"}, []string{"kind", "reason", "alg"}, most},
+		{method: "DELETE", path: "/v1/keys/" + v.key.ID},
+		{method: "DELETE", path: "/v1/clients/" + v.client},
+		{method: "DELETE", path: "/v1/roles/clerk"},
+		{method: "DELETE", path: "/v1/bindings?subject=alice&role=clerk"},
+	}
+}
+
+// TestTheTableHasEveryRoute fails when a route is added and not attacked.
+func TestTheTableHasEveryRoute(t *testing.T) {
+	var doc struct {
+		Paths map[string]map[string]struct{}
+	}
+	if err := json.Unmarshal(schematest.Read(t, "openapi.json"), &doc); err != nil {
+		t.Fatal(err)
+	}
+	v := &victim{key: apiKey{ID: "x"}, client: "x", instance: "x"}
+	for path, ops := range doc.Paths {
+		for method := range ops {
+			if method == "get" || strings.HasPrefix(path, "/oauth/") {
+				continue
+			}
+			if !slices.ContainsFunc(v.routes(), func(r route) bool {
+				at, _, _ := strings.Cut(r.path, "?")
+				return strings.EqualFold(r.method, method) && matches(path, at)
+			}) {
+				t.Errorf("%s %s is not in the table", method, path)
+			}
+		}
+	}
+}
+
+// with returns the route's good body with a member changed; nil takes it away.
+func (r route) with(member string, value any) string {
+	body := maps.Clone(r.good)
+	if body[member] = value; value == nil {
+		delete(body, member)
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		panic(err) // a table that can't be marshalled
+	}
+	return string(text)
+}
+
+// TestEveryRouteRefusesBadRequests sends each route what no route takes.
+func TestEveryRouteRefusesBadRequests(t *testing.T) {
+	v := newVictim(t)
+	for _, r := range v.routes() {
+		path, _, _ := strings.Cut(r.path, "?")
+		name := strings.NewReplacer(v.key.ID, "ID", v.client, "ID", v.instance, "ID").Replace(path)
+		t.Run(r.method+" "+name, func(t *testing.T) {
+			cases := slices.Concat(v.badCallers(r), v.badQueries(r), v.badMethods(r))
+			if r.good != nil {
+				cases = slices.Concat(cases, v.badTypes(r), v.badForms(r), v.badMembers(r))
+			} else {
+				cases = append(cases, bad{name: "a body", body: `{"reason":"` + v.key.Secret + `"}`, want: 422})
+			}
+			for _, b := range cases {
+				b.method, b.path = cmp(b.method, r.method), cmp(b.path, r.path)
+				t.Run(b.name, func(t *testing.T) { v.refused(t, b) })
+			}
+		})
+	}
+	v.alive(t)
+}
+
+func cmp(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func (v *victim) badMethods(r route) []bad {
+	path, _, _ := strings.Cut(r.path, "?")
+	return []bad{
+		{name: "method", method: "PATCH", path: path, want: 405},
+		{name: "made-up method", method: "REVOKE", path: path, want: 405},
+		{name: "method in lower case", method: strings.ToLower(r.method), path: path, want: 405},
+	}
+}
+
+func (v *victim) badCallers(r route) []bad {
+	body := ""
+	header := func(pairs ...string) []string {
+		pairs = append([]string{}, pairs...) // none at all is not nil
+		if r.good != nil {
+			pairs = append(pairs, "Content-Type", "application/json")
+		}
+		return pairs
+	}
+	if r.good != nil {
+		body = r.with("", nil)
+	}
+	weak := v.services.token(v.key.Secret)
+	return []bad{
+		{name: "no token", header: header(), body: body, want: 401},
+		{name: "empty header", header: header("Authorization", ""), body: body, want: 401},
+		{name: "no scheme", header: header("Authorization", v.token), body: body, want: 401},
+		{name: "Basic", header: header("Authorization", "Basic "+v.token), body: body, want: 401},
+		{name: "empty token", header: header("Authorization", "Bearer "), body: body, want: 401},
+		{name: "two tokens", header: header("Authorization", "Bearer "+v.token+" "+v.token), body: body, want: 401},
+		{name: "a list", header: header("Authorization", "Bearer "+v.token+", Bearer "+v.token), body: body, want: 401},
+		{name: "two headers", header: header("Authorization", "Bearer "+v.token, "Authorization", "Bearer "+v.token), body: body, want: 422, field: "Authorization"},
+		{name: "an API key", header: header("Authorization", "Bearer "+v.operator), body: body, want: 401},
+		{name: "cut short", header: header("Authorization", "Bearer "+v.token[:len(v.token)-2]), body: body, want: 401},
+		{name: "lengthened", header: header("Authorization", "Bearer "+v.token+"AA"), body: body, want: 401},
+		{name: "another signature", header: header("Authorization", "Bearer "+v.token[:strings.LastIndex(v.token, ".")]+weak[strings.LastIndex(weak, "."):]), body: body, want: 401},
+		{name: "no signature", header: header("Authorization", "Bearer "+v.token[:strings.LastIndex(v.token, ".")+1]), body: body, want: 401},
+		{name: "very long", header: header("Authorization", "Bearer "+strings.Repeat("a", 20<<10)), body: body, want: 401},
+		{name: "token in the query", path: join(r.path, "access_token="+v.token), header: header(), body: body, want: 401},
+		{name: "scope missing", header: header("Authorization", "Bearer "+weak), body: body, want: 403},
+	}
+}
+
+func join(path, query string) string {
+	if strings.Contains(path, "?") {
+		return path + "&" + query
+	}
+	return path + "?" + query
+}
+
+func (v *victim) badQueries(r route) []bad {
+	body := ""
+	if r.good != nil {
+		body = r.with("", nil)
+	}
+	cases := []bad{
+		{name: "unknown parameter", path: join(r.path, "unknown=1"), body: body, want: 422, field: "unknown"},
+		{name: "unknown parameter with a secret", path: join(r.path, "unknown="+v.key.Secret), body: body, want: 422},
+		{name: "parameter in another case", path: join(r.path, "Wait=1s&Reason=x"), body: body, want: 422},
+		{name: "bad escape", path: join(r.path, "reason=%zz"), body: body, want: 422},
+		{name: "semicolon", path: join(r.path, "a=1;b=2"), body: body, want: 422},
+	}
+	if r.method == "DELETE" {
+		cases = append(
+			cases,
+			bad{name: "reason twice", path: join(r.path, "reason=a&reason=b"), want: 422, field: "reason"},
+			bad{name: "reason with a control character", path: join(r.path, "reason=a%00b"), want: 422, field: "reason"},
+			bad{name: "reason that is no UTF-8", path: join(r.path, "reason=%ff"), want: 422, field: "reason"},
+			bad{name: "reason too long", path: join(r.path, "reason="+strings.Repeat("a", 2000)), want: 422, field: "reason"},
+			bad{name: "reason with a secret", path: join(r.path, "reason="+v.key.Secret), want: 422, field: "reason"},
+		)
+	}
+	return cases
+}
+
+func (v *victim) badTypes(r route) []bad {
+	body := r.with("", nil)
+	by := func(pairs ...string) []string { return append(pairs, "Authorization", "Bearer "+v.token) }
+	return []bad{
+		{name: "no media type", header: by(), body: body, want: 415},
+		{name: "text", header: by("Content-Type", "text/plain"), body: body, want: 415},
+		{name: "a form", header: by("Content-Type", "application/x-www-form-urlencoded"), body: body, want: 415},
+		{name: "another JSON", header: by("Content-Type", "application/merge-patch+json"), body: body, want: 415},
+		{name: "latin-1", header: by("Content-Type", "application/json; charset=iso-8859-1"), body: body, want: 415},
+		{name: "a parameter", header: by("Content-Type", "application/json; version=1"), body: body, want: 415},
+		{name: "two media types", header: by("Content-Type", "application/json", "Content-Type", "application/json"), body: body, want: 415},
+		{name: "malformed media type", header: by("Content-Type", "application/json; ="), body: body, want: 415},
+		{name: "compressed", header: by("Content-Type", "application/json", "Content-Encoding", "gzip"), body: body, want: 415},
+	}
+}
+
+// badForms are bodies that no route takes.
+func (v *victim) badForms(r route) []bad {
+	good := r.with("", nil)
+	member := r.text[0]
+	pad := func(n int) string { return good + strings.Repeat(" ", n-len(good)) }
+	return []bad{
+		{name: "empty", header: []string{"Authorization", "Bearer " + v.token, "Content-Type", "application/json"}, want: 422},
+		{name: "blank", body: "  \n", want: 422},
+		{name: "null", body: "null", want: 422},
+		{name: "an array", body: "[" + good + "]", want: 422},
+		{name: "a text", body: `"` + v.key.Secret + `"`, want: 422},
+		{name: "cut short", body: good[:len(good)-1], want: 422},
+		{name: "trailing data", body: good + "{}", want: 422},
+		{name: "trailing text", body: good + v.key.Secret, want: 422},
+		{name: "trailing comma", body: good[:len(good)-1] + ",}", want: 422},
+		{name: "a comment", body: "/* */" + good, want: 422},
+		{name: "a byte order mark", body: "\ufeff" + good, want: 422},
+		{name: "too large", body: pad(r.limit + 1), want: 413},
+		{name: "10,000 deep objects", body: strings.Repeat(`{"`+member+`":`, 10_000) + "1" + strings.Repeat("}", 10_000), want: tooDeep(r, 10_000*(len(member)+5))},
+		{name: "10,000 deep arrays", body: `{"` + member + `":` + strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000) + "}", want: 422},
+		{name: "10,000 open arrays", body: strings.Repeat("[", 10_000), want: 422},
+		{name: "no UTF-8", body: `{"` + member + `":"` + "\xff" + `"}`, want: 422},
+		{name: "overlong UTF-8", body: `{"` + member + `":"` + "\xc0\x80" + `"}`, want: 422},
+		{name: "half a surrogate pair", body: `{"` + member + `":"\ud800"}`, want: 422, field: member},
+		{name: "a control character", body: `{"` + member + `":"a` + "\x01" + `b"}`, want: 422, field: member},
+		{name: "an escaped control character", body: `{"` + member + `":"a\u0000b"}`, want: 422, field: member},
+		{name: "a member twice", body: `{"` + member + `":"` + v.key.Secret + `","` + member + `":"` + v.key.Secret + `"}`, want: 422, field: member},
+		{name: "a member twice, once escaped", body: `{"` + member + `":"x","\u00` + fmt.Sprintf("%02x", member[0]) + member[1:] + `":"x"}`, want: 422, field: member},
+		{name: "an oddly cased member", body: `{"` + strings.ToUpper(member) + `":"` + v.key.Secret + `"}`, want: 422, field: strings.ToUpper(member)},
+		{name: "an unknown member", body: good[:len(good)-1] + comma(r) + `"unknown":"` + v.key.Secret + `"}`, want: 422, field: "unknown"},
+		{name: "a secret as a member", body: good[:len(good)-1] + comma(r) + `"` + v.key.Secret + `":1}`, want: 422},
+	}
+}
+
+// tooDeep is what a body of n bytes gets that is also nested too deeply.
+func tooDeep(r route, n int) int {
+	if n > r.limit {
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusUnprocessableEntity
+}
+
+func comma(r route) string {
+	if len(r.good) == 0 {
+		return ""
+	}
+	return ","
+}
+
+// badMembers are values of the wrong type for each member that is a text, and
+// secrets where none belongs.
+func (v *victim) badMembers(r route) []bad {
+	var cases []bad
+	for _, member := range r.text {
+		for name, value := range map[string]any{
+			"a number": 12345678901234567, "true": true, "an array": []string{v.key.Secret}, "an object": map[string]any{"x": v.key.Secret},
+		} {
+			cases = append(cases, bad{name: member + " as " + name, body: r.with(member, value), want: 422, field: member})
+		}
+		cases = append(cases, bad{name: member + " as null", body: `{"` + member + `":null}`, want: 422, field: member})
+		switch member {
+		case "secret", "token":
+			continue // where one belongs
+		case "audience":
+			continue // any text can be one, and it is kept nowhere
+		}
+		want := http.StatusUnprocessableEntity
+		if member == "tenant" {
+			want = http.StatusForbidden
+		}
+		for name, secret := range v.planted {
+			cases = append(cases, bad{name: member + " with " + name, body: r.with(member, secret), want: want, field: member})
+		}
+	}
+	for member := range r.good {
+		if member != "" {
+			cases = append(cases, bad{name: "no " + member, body: r.with(member, nil), want: 422, field: member})
+		}
+	}
+	if strings.HasSuffix(r.path, "/out") { // its reason may be left out
+		cases = slices.DeleteFunc(cases, func(b bad) bool { return b.name == "no reason" })
+	}
+	return cases
+}
