@@ -202,7 +202,7 @@ func (v *victim) badPaths() []bad {
 	for _, path := range []string{"/v1/keys/", "/v1/clients/", "/v1/roles/", "/v1/revocations/", "/v1/rotations/"} {
 		cases = append(cases, bad{name: "GET " + path + " of 101 characters", method: "GET", path: path + strings.Repeat("a", 101), want: 422})
 	}
-	for _, path := range []string{"/v1", "/v1/", "/v1/keys/a/b", "/v2/keys", "/v1/revocations/a/b", "/v1/fleet/a", "/v1/rotations/a/b", "/" + v.key.Secret} {
+	for _, path := range []string{"/v1", "/v1/", "/v1/keys/a/b", "/v2/keys", "/v1/revocations/a/b", "/v1/fleet/a", "/v1/rotations/a/b", "/" + v.key.Secret, "//v1/keys", "/v1//keys", "/v1/./keys", "/v1/keys/..", "/v1/keys/", "/openapi/../v1/keys"} {
 		want := http.StatusNotFound
 		cases = append(cases, bad{name: "GET " + strings.Replace(path, v.key.Secret, "a secret", 1), method: "GET", path: path, want: want})
 	}

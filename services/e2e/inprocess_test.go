@@ -22,6 +22,7 @@ import (
 	"github.com/quash-project/quash/services/rotator"
 	rotatorapp "github.com/quash-project/quash/services/rotator/app"
 	"github.com/quash-project/quash/shared/engine/enginetest"
+	"github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/identity"
 	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
@@ -122,7 +123,13 @@ func (s *services) serve(l net.Listener, rev, rot, iss http.Handler) {
 		mux.Handle(path, rot)
 	}
 	mux.Handle("/", iss)
-	srv := httptest.NewUnstartedServer(mux)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !httpapi.IsClean(r) { // the mux would redirect it
+			iss.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}))
 	_ = srv.Listener.Close()
 	srv.Listener = l
 	srv.Start()

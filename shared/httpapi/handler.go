@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"net/http"
+	"path"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -67,6 +69,10 @@ func Handler(mux *http.ServeMux, log *zap.Logger) http.Handler {
 			}
 			line(log, r, rec.status, e, time.Since(start))
 		}()
+		if !IsClean(r) {
+			problem.Write(rec, problem.New(problem.NotFound, "there is nothing at this path"), e.id)
+			return
+		}
 		handler, pattern := mux.Handler(r)
 		if pattern == "" {
 			unmatched(rec, r, handler, e.id)
@@ -74,6 +80,19 @@ func Handler(mux *http.ServeMux, log *zap.Logger) http.Handler {
 		}
 		mux.ServeHTTP(rec, r)
 	})
+}
+
+// IsClean reports whether a request's path is written in the one way that a
+// ServeMux serves. It answers any other with a redirect, after which clients
+// send body and credentials once more; whoever puts a mux before Handler keeps
+// such requests from it.
+func IsClean(r *http.Request) bool {
+	p := r.URL.EscapedPath()
+	clean := path.Clean(p)
+	if strings.HasSuffix(p, "/") && clean != "/" {
+		clean += "/"
+	}
+	return p == clean && strings.HasPrefix(p, "/")
 }
 
 // line never has the query, in which tokens have been put, and of the path no

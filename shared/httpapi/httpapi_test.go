@@ -272,3 +272,44 @@ func TestOperationWithoutScopeCannotBeRegistered(t *testing.T) {
 	api := New(http.NewServeMux(), "test", tokens{}, nil)
 	Register(api, huma.Operation{OperationID: "x", Method: "GET", Path: "/x"}, "", func(context.Context, *struct{}) (*struct{}, error) { return nil, nil })
 }
+
+// A redirect would have clients send body and credentials again.
+func TestPathsAreServedAsTheyAreWrittenOnly(t *testing.T) {
+	srv := testServer(t)
+	for _, path := range []string{"//v1/things", "/v1//things", "/v1/./things", "/v1/x/../things", "/v1/things/.", "/v1/things/"} {
+		if a := do(t, srv, "GET", path, "", ""); a.StatusCode != http.StatusNotFound || a.doc.Type == "" {
+			t.Errorf("GET %s: status %d, %s", path, a.StatusCode, a.text)
+		}
+	}
+}
+
+func TestEmptyOrDoubleIdempotencyKeyIsRefused(t *testing.T) {
+	srv := testServer(t)
+	for _, keys := range [][]string{{""}, {"a", "b"}} {
+		req, err := http.NewRequestWithContext(t.Context(), "POST", srv.URL+"/v1/things", strings.NewReader(`{}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header = http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer things:write"}, "Idempotency-Key": keys}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var doc problem.Document
+		err = json.NewDecoder(res.Body).Decode(&doc)
+		res.Body.Close()
+		if err != nil || res.StatusCode != 422 || doc.Field != "Idempotency-Key" {
+			t.Errorf("keys %q: status %d, %+v, %v", keys, res.StatusCode, doc, err)
+		}
+	}
+}
+
+func TestStreamsTakeNoUnknownParametersAndNoBody(t *testing.T) {
+	srv := testServer(t)
+	if a := do(t, srv, "GET", "/v1/feed?unknown=1", "things:read", ""); a.StatusCode != 422 || a.doc.Field != "unknown" {
+		t.Errorf("an unknown parameter: status %d, %s", a.StatusCode, a.text)
+	}
+	if a := do(t, srv, "GET", "/v1/feed", "things:read", "{}"); a.StatusCode != 422 {
+		t.Errorf("a body: status %d, %s", a.StatusCode, a.text)
+	}
+}

@@ -16,6 +16,7 @@ import (
 	rotatorapp "github.com/quash-project/quash/services/rotator/app"
 	"github.com/quash-project/quash/shared/engine"
 	"github.com/quash-project/quash/shared/guard"
+	"github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/identity"
 )
 
@@ -112,7 +113,13 @@ func (i *instance) routes() http.Handler {
 			mux.Handle(path, s.Handler())
 		}
 	}
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !httpapi.IsClean(r) { // the mux would redirect it
+			i.issuer.Handler().ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // task is something that runs until it is told to end.
