@@ -62,12 +62,8 @@ func (h *hunt) add(name, text, file string) {
 // listen writes down every message in every account.
 func (h *hunt) listen() {
 	h.t.Helper()
-	set, err := identity.Load(filepath.Join(h.dir, "nats"))
-	if err != nil {
-		h.t.Fatal(err)
-	}
 	for _, account := range []string{identity.Log, identity.Control, identity.Guards, identity.Sys} {
-		nc := h.admin(set, account)
+		nc := h.admin(account)
 		if _, err := nc.Subscribe(">", func(m *nats.Msg) {
 			h.mu.Lock()
 			defer h.mu.Unlock()
@@ -83,21 +79,6 @@ func (h *hunt) listen() {
 			h.t.Fatal(err)
 		}
 	}
-}
-
-// admin connects with every right in an account; its credentials lie elsewhere.
-func (h *hunt) admin(set *identity.Set, account string) *nats.Conn {
-	h.t.Helper()
-	creds := filepath.Join(h.t.TempDir(), "admin.creds")
-	if err := set.Admin(creds, account); err != nil {
-		h.t.Fatal(err)
-	}
-	nc, err := engine.Connect(h.env["QUASH_NATS_URL"], creds, nil)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.t.Cleanup(nc.Close)
-	return nc
 }
 
 // tell runs a command whose output must have no secret in it, whatever it says.
@@ -251,11 +232,7 @@ func (h *hunt) mistakes(key, client apiKey) {
 // privateKeys learns the private halves of everything that has one.
 func (h *hunt) privateKeys() {
 	h.t.Helper()
-	set, err := identity.Load(filepath.Join(h.dir, "nats"))
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	js, err := jetstream.New(h.admin(set, identity.Control))
+	js, err := jetstream.New(h.admin(identity.Control))
 	if err != nil {
 		h.t.Fatal(err)
 	}
