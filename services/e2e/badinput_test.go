@@ -8,7 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quash-project/quash/schemas/schematest"
@@ -22,8 +24,9 @@ import (
 // in bad requests and must come back nowhere.
 type victim struct {
 	*services
-	log, control jetstream.JetStream // with every right
-	token        string              // the operator's
+	log, control jetstream.JetStream               // with every right
+	watched      map[*nats.Subscription]*nats.Conn // all that is sent to the streams
+	token        string                            // the operator's
 	key          apiKey
 	client       string
 	clientSecret string
@@ -34,13 +37,8 @@ type victim struct {
 
 func newVictim(t *testing.T) *victim {
 	t.Helper()
-	v := &victim{services: inProcess(t)}
-	for account, js := range map[string]*jetstream.JetStream{identity.Log: &v.log, identity.Control: &v.control} {
-		var err error
-		if *js, err = jetstream.New(v.nats.Admin(t, account)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	v := &victim{services: inProcess(t), watched: map[*nats.Subscription]*nats.Conn{}}
+	v.log, v.control = v.watch(identity.Log, wire.LogAll), v.watch(identity.Control, "$KV.>")
 	v.token = v.services.token(v.operator)
 	v.decode(v.api(v.token, "POST", "/v1/keys", map[string]any{"owner": "alice", "scopes": []string{"orders:read"}}), 201, &v.key)
 	var client struct {
@@ -62,6 +60,27 @@ func newVictim(t *testing.T) *victim {
 	return v
 }
 
+// watch hears all that is sent to the streams of an account.
+func (v *victim) watch(account, subject string) jetstream.JetStream {
+	v.t.Helper()
+	nc := v.nats.Admin(v.t, account)
+	sub, err := nc.SubscribeSync(subject)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	v.watched[sub] = nc
+	return js
+}
+
+// byItself reports whether a message is one that services send all the time.
+func byItself(subject string) bool {
+	return subject == wire.LogTick || strings.Contains(subject, "."+kv.BeatPrefix)
+}
+
 // written counts what was written, in every stream, but for what the services
 // write all the time by themselves.
 func (v *victim) written() map[string]uint64 {
@@ -77,7 +96,7 @@ func (v *victim) written() map[string]uint64 {
 			v.t.Fatal(err)
 		}
 		for subject, n := range info.State.Subjects {
-			if subject != wire.LogTick && !strings.Contains(subject, "."+kv.BeatPrefix) {
+			if !byItself(subject) {
 				out[subject] = n
 			}
 		}
@@ -163,9 +182,27 @@ func (v *victim) nothingIn(t *testing.T, what, text string) {
 	}
 }
 
-// unchanged fails if anything was written since it was last asked.
+// unchanged fails if anything was written since it was last asked. A request is
+// answered after its writes, and what was sent before a flush has come before
+// its end: only if something was sent has one to look whether it was stored.
 func (v *victim) unchanged(t *testing.T) {
 	t.Helper()
+	sent := false
+	for sub, nc := range v.watched {
+		if err := nc.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		for n, _, err := sub.Pending(); n > 0 || err != nil; n-- {
+			m, err := sub.NextMsg(time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sent = sent || !byItself(m.Subject)
+		}
+	}
+	if !sent {
+		return
+	}
 	now := v.written()
 	for subject, n := range now {
 		if v.state[subject] != n {
