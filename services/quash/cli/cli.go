@@ -153,11 +153,10 @@ func explain(err error) string {
 
 // app is the state of one command.
 type app struct {
-	env     Env
-	url     string
-	keyFile string
-	output  string
-	client  *api.Client
+	env    Env
+	url    string
+	output string
+	client *api.Client
 }
 
 func (a *app) root() *cobra.Command {

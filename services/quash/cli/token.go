@@ -250,4 +250,3 @@ func (a *app) checkCmd() *cobra.Command {
 	f.BoolVar(&fresh, "fresh", true, "probe the log's head before deciding")
 	return c
 }
-

@@ -79,7 +79,7 @@ func (c *Config) check() error {
 		errs = append(errs, errors.New("url is missing: the issuer whose tokens open our own APIs"))
 	}
 	if len(c.Trust) == 0 {
-		errs = append(errs, errors.New("trust: name the rotator's identity key, ed25519:..."))
+		errs = append(errs, errors.New("trust: name the rotator's identity key, as ed25519:BASE64URL"))
 	}
 	if c.Replicas < 0 || c.Replicas > 5 {
 		errs = append(errs, fmt.Errorf("replicas %d: want 1, 3 or 5", c.Replicas))

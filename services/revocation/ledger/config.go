@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -45,6 +46,9 @@ type Config struct {
 	SnapshotLife time.Duration
 	// TryTimeout bounds one attempt to publish. Default 2 s.
 	TryTimeout time.Duration
+
+	// wrap puts faults between the ledger and JetStream, in tests.
+	wrap func(jetstream.JetStream) jetstream.JetStream
 }
 
 func (c *Config) defaults() error {

@@ -357,8 +357,7 @@ func (l *Ledger) read(ctx context.Context, from, upTo uint64, yield func(wire.St
 // history is what a read of the whole log has shown.
 type history struct {
 	view     *revoke.View
-	ids      map[uint64]string // of the positions that were asked for
-	epochSeq uint64            // where the newest epoch message stands; 0: none
+	epochSeq uint64 // where the newest epoch message stands; 0: none
 	epoch    uint64
 }
 

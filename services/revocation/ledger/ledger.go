@@ -66,6 +66,9 @@ func New(cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
+	if cfg.wrap != nil {
+		js = cfg.wrap(js)
+	}
 	replica, err := wire.NewID(cfg.Rand)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package redisview
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"slices"
@@ -164,9 +165,9 @@ func (r *ledger) Holds(p wire.Position) (has, known bool) {
 }
 
 // testKey returns a key of its own for each n.
-func testKey(n int) (k revoke.Key) {
-	binary.BigEndian.PutUint64(k[:], uint64(n)+1)
-	return k
+func testKey(n int) revoke.Key {
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(nil, uint64(n)))
+	return revoke.Key(sum[:16])
 }
 
 func testKeys(n int) (ks []revoke.Key) {

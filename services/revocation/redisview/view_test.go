@@ -192,36 +192,32 @@ func TestFrozenWriterComesBackAndWritesNothing(t *testing.T) {
 		w.whole()
 		b, _ := w.writer("b", w.log.replica(), w.store())
 		stop := w.check()
-		for range 3 {
-			waitFor(t, "a writes", func() error {
-				if !a.Status().Writing {
-					return errTest
-				}
-				return nil
-			})
-			thaw := gate.freeze()
-			waitFor(t, "b takes over", func() error {
-				if !b.Status().Writing {
-					return errors.Join(errTest, b.Status().Reason)
-				}
-				return nil
-			})
-			before, _ := b.Metas(t.Context())
-			thaw()
-			waitFor(t, "a has seen that b writes", func() error {
-				if a.Status().Writing {
-					return errTest
-				}
-				return nil
-			})
-			after, _ := b.Metas(t.Context())
-			if len(before) != 1 || len(after) != 1 || before[0].Series != after[0].Series {
-				t.Error("the writer that came back wrote its meta")
+		waitFor(t, "a writes", func() error {
+			if !a.Status().Writing {
+				return errTest
 			}
-			w.whole()
-			a, b, gate = b, a, nil
-			break
+			return nil
+		})
+		thaw := gate.freeze()
+		waitFor(t, "b takes over", func() error {
+			if !b.Status().Writing {
+				return errors.Join(errTest, b.Status().Reason)
+			}
+			return nil
+		})
+		before, _ := b.Metas(t.Context())
+		thaw()
+		waitFor(t, "a has seen that b writes", func() error {
+			if a.Status().Writing {
+				return errTest
+			}
+			return nil
+		})
+		after, _ := b.Metas(t.Context())
+		if len(before) != 1 || len(after) != 1 || before[0].Series != after[0].Series {
+			t.Error("the writer that came back wrote its meta")
 		}
+		w.whole()
 		stop()
 	})
 }
