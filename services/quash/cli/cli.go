@@ -116,7 +116,9 @@ func codeOfStatus(r *api.Refused) Code {
 		return UnknownOutcome
 	}
 	switch r.OAuth {
-	case "invalid_grant", "invalid_client", "unauthorized_client", "access_denied":
+	case "invalid_request", "invalid_grant", "invalid_client", "unauthorized_client", "access_denied":
+		// RFC 8693 section 2.2.2 has invalid_request for an API key that is not good;
+		// the rest of the request is ours, and right.
 		return NotAllowed
 	}
 	switch r.Status {
@@ -138,7 +140,7 @@ func explain(err error) string {
 	switch {
 	case errors.As(err, &refused):
 		switch {
-		case refused.OAuth == "invalid_grant":
+		case refused.OAuth == "invalid_request":
 			return err.Error() + "\nThe API key is not valid (any more): set QUASH_KEY_FILE to the file of one that is."
 		case refused.Status == http.StatusForbidden:
 			return err.Error() + "\nThe API key in QUASH_KEY_FILE lacks the right: ask an operator for a role or scope."

@@ -150,7 +150,7 @@ func (a *app) examineFleet(ctx context.Context) []finding {
 		if g.State == "joined" {
 			joined++
 		}
-		if g.State == "past-limit" {
+		if g.State == "fenced" {
 			found = append(found, look("guard "+g.Name, mend, "", fmt.Errorf("%s is past its limit of %s, last seen %s", g.Instance, g.Limit, g.LastSeen)))
 		}
 	}
