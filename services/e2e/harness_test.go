@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 
 // deadline bounds every wait: generous, since the race detector and two cores
 // share the machine with the rest of the tests.
-const deadline = 30 * time.Second
+const deadline = time.Minute
 
 // eventually waits until ok returns nil.
 func eventually(t testing.TB, what string, ok func() error) {

@@ -232,7 +232,7 @@ func TestStampAboveTheWatermarkIsNotNewerThanEveryCut(t *testing.T) {
 
 func TestTokenAheadOfTheViewWaitsForIt(t *testing.T) {
 	q := guardtest.New(t)
-	g := q.Guard(guard.WithWait(5 * time.Second))
+	g := q.Guard(guard.WithWait(10 * time.Second))
 	head := g.Reader().Position().Stamp
 	next := revoke.Stamp{Epoch: head.Epoch, Seq: head.Seq + 1}
 	token := q.Token(guardtest.Token{Stamp: &next})

@@ -80,7 +80,7 @@ func TestRequestsAreServedAndRefusedAsOverHTTP(t *testing.T) {
 		"unknown":      {"echo", "good", "gone", echo{}, problem.UnknownOutcome},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			got, err := Call[echo](ctx, guard, wire.APIRevocation+c.op, c.token, echo{Text: c.text})
 			if got != c.want || (err != nil) != (c.want == echo{}) {
@@ -115,7 +115,7 @@ func TestFullHouseAnswersAtOnceAndStopAnswersTheAccepted(t *testing.T) {
 		return r, nil
 	}))
 	guard := n.Conn(t, "orders")
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	var first sync.WaitGroup
 	first.Go(func() {

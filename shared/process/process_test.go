@@ -47,7 +47,7 @@ func freeAddr(t *testing.T) string {
 
 func get(url string) (string, error) {
 	var err error
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
 		var res *http.Response
 		if res, err = http.Get(url); err == nil {
 			defer res.Body.Close()

@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 }
 
 // deadline bounds every wait: other tests and the race detector share the machine.
-const deadline = 30 * time.Second
+const deadline = time.Minute
 
 // devProcess is a running quash dev.
 type devProcess struct {

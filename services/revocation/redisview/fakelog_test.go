@@ -182,14 +182,14 @@ var errTest = errors.New("not now")
 // waitFor waits until fn returns nil.
 func waitFor(t testing.TB, what string, fn func() error) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for {
 		err := fn()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: still not after 10s: %v", what, err)
+			t.Fatalf("%s: still not after a minute: %v", what, err)
 		}
 		time.Sleep(2 * time.Millisecond) // between two looks at a condition
 	}

@@ -20,7 +20,7 @@ import (
 
 const (
 	testBeat  = 40 * time.Millisecond
-	testLimit = 500 * time.Millisecond
+	testLimit = time.Second
 )
 
 // world is a log, writers of its view and a reader, and a checker that holds
@@ -157,7 +157,7 @@ func (w *world) check() (stop func()) {
 				} else {
 					_, _ = w.ask(cleanKeys + rand.IntN(100))
 				}
-				time.Sleep(200 * time.Microsecond) // leaves some of the processor to the others
+				time.Sleep(time.Millisecond) // leaves most of the processor to the others
 			}
 		})
 	}
@@ -167,7 +167,7 @@ func (w *world) check() (stop func()) {
 			select {
 			case <-done:
 				return
-			case <-time.After(5 * time.Millisecond):
+			case <-time.After(10 * time.Millisecond):
 			}
 		}
 	})
@@ -185,6 +185,7 @@ func (w *world) check() (stop func()) {
 // whole waits until the reader tells right for every committed key and a clean one.
 func (w *world) whole() {
 	w.t.Helper()
+	told := 0 // so many were told right: hits stay hits, so a busy machine goes on from there
 	waitFor(w.t, "the view is whole", func() error {
 		if res, err := w.ask(cleanKeys); res.Outcome != denylist.Clean {
 			return fmt.Errorf("a key that nobody revoked is %s: %w", res.Outcome, err)
@@ -192,9 +193,9 @@ func (w *world) whole() {
 		w.mu.Lock()
 		n := len(w.committed)
 		w.mu.Unlock()
-		for i := range n {
-			if res, err := w.ask(i); res.Outcome != denylist.Hit {
-				return fmt.Errorf("revoked key %d is %s: %w", i, res.Outcome, err)
+		for ; told < n; told++ {
+			if res, err := w.ask(told); res.Outcome != denylist.Hit {
+				return fmt.Errorf("revoked key %d is %s: %w", told, res.Outcome, err)
 			}
 		}
 		return nil

@@ -114,7 +114,7 @@ func TestFeedCrossesAccountsHeadersOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, sub := range subs {
-		got, err := sub.NextMsg(5 * time.Second)
+		got, err := sub.NextMsg(time.Minute)
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}

@@ -41,7 +41,7 @@ func TestReadersOfEveryAccountFollowTheRealLog(t *testing.T) {
 		}
 	}
 	last := w.end()
-	c := w.fleet.Wait(t.Context(), fleet.Entry{At: last.when, CommittedAt: last.at}, 5*time.Second)
+	c := w.fleet.Wait(t.Context(), fleet.Entry{At: last.when, CommittedAt: last.at}, time.Minute)
 	if !c.Complete || len(c.Confirmed) != len(ms) {
 		t.Fatalf("confirmed by %d of %d: %+v", len(c.Confirmed), len(ms), c)
 	}

@@ -84,7 +84,7 @@ func (w *world) end() entry {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
 	defer cancel()
 	e := entry{key: target.Key()}
 	a, err := w.log.Commit(ctx, commit.Request{
