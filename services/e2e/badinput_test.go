@@ -217,7 +217,7 @@ func (v *victim) alive(t *testing.T) {
 	var k apiKey
 	v.decode(v.api(v.token, "POST", "/v1/keys", map[string]any{"owner": "alive", "scopes": []string{"orders:read"}}), 201, &k)
 	tok := v.services.token(k.Secret)
-	v.decode(v.api(v.token, "POST", "/v1/revocations?wait=10s", map[string]any{"op": "revoke", "targets": []string{"key:" + k.ID}, "reason": "alive"}), 201, &struct{}{})
+	v.decode(v.api(v.token, "POST", "/v1/revocations?wait=60s", map[string]any{"op": "revoke", "targets": []string{"key:" + k.ID}, "reason": "alive"}), 201, &struct{}{})
 	if r := v.api(tok, "GET", "/v1/keys", nil); r.status != 401 {
 		t.Errorf("a revoked key's token: status %d, want 401", r.status)
 	}

@@ -89,12 +89,12 @@ func TestPastedSecretIsRecognized(t *testing.T) {
 	key := q.newKey("alice", "--scope", "orders:read")
 	tok := q.token(key)
 	second := q.token(key)
-	if r := q.run(tok, "revoke", "-", "--reason", "leaked", "--wait", "20s"); r.code != 0 {
+	if r := q.run(tok, "revoke", "-", "--reason", "leaked", "--wait", "60s"); r.code != 0 {
 		t.Fatalf("revoke -: exit code %d\n%s", r.code, r.err)
 	}
 	q.wantOrders(tok, 401)
 	q.wantOrders(second, 200)
-	if r := q.run(key.Secret, "revoke", "-", "--reason", "leaked", "--wait", "20s"); r.code != 0 || strings.Contains(r.out+r.err, key.Secret) {
+	if r := q.run(key.Secret, "revoke", "-", "--reason", "leaked", "--wait", "60s"); r.code != 0 || strings.Contains(r.out+r.err, key.Secret) {
 		t.Fatalf("revoke -: exit code %d\n%s", r.code, r.err)
 	}
 	q.wantOrders(second, 401)

@@ -238,7 +238,7 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 	var rev struct{ ID string }
 	again := []string{"Idempotency-Key", "contract-1"}
 	cut := m{"op": "revoke", "targets": []string{"principal:mallory"}, "reason": "contract"}
-	ok("POST", "/v1/revocations?wait=5s", cut, 201, &rev, again...)
+	ok("POST", "/v1/revocations?wait=60s", cut, 201, &rev, again...)
 	ok("POST", "/v1/revocations", cut, 200, nil, again...)
 	ok("POST", "/v1/revocations", m{"op": "hold", "targets": []string{"key:" + key.ID}, "reason": "contract", "for": "1h"}, 201, nil)
 	ok("POST", "/v1/revocations", m{"op": "release", "targets": []string{"key:" + key.ID}, "reason": "contract"}, 201, nil)

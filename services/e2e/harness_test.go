@@ -308,7 +308,7 @@ type receipt struct {
 func (q *quash) revoke(target string, args ...string) receipt {
 	q.t.Helper()
 	var r receipt
-	q.json(&r, append([]string{"revoke", target, "--reason", "test", "--wait", "20s"}, args...)...)
+	q.json(&r, append([]string{"revoke", target, "--reason", "test", "--wait", "60s"}, args...)...)
 	return r
 }
 

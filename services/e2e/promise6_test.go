@@ -133,7 +133,7 @@ func TestPromise6SecretsAreSeenOnce(t *testing.T) {
 	h.start() // a crash and a replay say things, too
 	h.listen()
 	h.add("a token after the crash", h.token(key), "")
-	h.tell("", "revoke", "key:"+key.ID, "--reason", "over", "--wait", "10s")
+	h.tell("", "revoke", "key:"+key.ID, "--reason", "over", "--wait", "60s")
 	h.ask("DELETE", "/v1/keys/"+key.ID, "Bearer "+h.operatorToken(), "", "")
 	redisView := h.redis()
 	h.stop()

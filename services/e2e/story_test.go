@@ -95,11 +95,11 @@ func TestHoldAndRelease(t *testing.T) {
 	q := start(t, t.TempDir())
 	key := q.newKey("dora", "--scope", "orders:read")
 	tok := q.token(key)
-	q.ok("hold", "principal:dora", "--reason", "odd traffic", "--wait", "20s")
+	q.ok("hold", "principal:dora", "--reason", "odd traffic", "--wait", "60s")
 	q.wantOrders(tok, http.StatusUnauthorized)
-	q.ok("release", "principal:dora", "--reason", "was a test", "--wait", "20s")
+	q.ok("release", "principal:dora", "--reason", "was a test", "--wait", "60s")
 	q.wantOrders(tok, http.StatusOK)
-	q.ok("hold", "principal:dora", "--for", "1s", "--reason", "short", "--wait", "20s")
+	q.ok("hold", "principal:dora", "--for", "1s", "--reason", "short", "--wait", "60s")
 	q.wantOrders(tok, http.StatusUnauthorized)
 	eventually(t, "a hold with an end is released by the service", func() error {
 		if s := q.orders(tok); s != http.StatusOK {

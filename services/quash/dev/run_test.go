@@ -109,7 +109,7 @@ func TestGuardsOfOnesOwnJoin(t *testing.T) {
 		Complete  bool
 		Confirmed []struct{ Name string }
 	}
-	p.json(&r, "revoke", "key:"+key.ID, "--reason", "test", "--wait", "20s")
+	p.json(&r, "revoke", "key:"+key.ID, "--reason", "test", "--wait", "60s")
 	names := map[string]bool{}
 	for _, c := range r.Confirmed {
 		names[c.Name] = true

@@ -173,11 +173,11 @@ func (n *NATSServer) dial(t testing.TB, creds string, extra ...nats.Option) *nat
 	return c
 }
 
-// Eventually waits until ok says nil, at most 10 s; then the test fails with its
+// Eventually waits until ok says nil, at most a minute; then the test fails with its
 // last error.
 func Eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	err := fmt.Errorf("never asked")
 	for time.Now().Before(deadline) {
 		if err = ok(); err == nil {
