@@ -177,21 +177,25 @@ func TestReplicaIsNeitherReadNorWritten(t *testing.T) {
 	})
 }
 
-// The guard's rights in Redis are these and no more.
-func TestReaderNeedsNoMoreThanItsACL(t *testing.T) {
+// Writer and reader need no more than the rights that are shipped for them.
+func TestShippedRightsAreEnough(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t, enginetest.Redis(t).Addr, false)
+	w := newWorld(t, enginetest.ShippedRedis(t).Addr, false)
+	own := w.client
+	w.client = redis.NewClient(&redis.Options{Addr: w.addr, Username: "quash-writer", Password: "pw", DisableIdentity: true})
+	store := Connect(redis.UniversalOptions{Addrs: []string{w.addr}, Username: "quash-writer", Password: "pw"})
+	t.Cleanup(func() { _ = own.Close(); _ = store.Close() })
+	w.reader = w.newReader("quash-reader:pw@" + w.addr)
 	w.commit(10)
-	w.writer("a", w.log.replica(), w.store())
+	w.writer("a", w.log.replica(), NewStore(store, false))
 	w.whole()
-	err := w.client.Do(t.Context(), "ACL", "SETUSER", "guard", "on", ">pw", "resetkeys", "%R~{q*", "resetchannels",
-		"-@all", "+mget", "+get", "+ping", "+hello", "+auth", "+client|setname").Err()
-	if err != nil {
+	if err := w.client.Del(t.Context(), wire.RedisMetaKey(0)).Err(); err != nil {
 		t.Fatal(err)
 	}
-	w.reader = w.newReader("guard:pw@" + w.addr)
+	w.incomplete()
+	w.commit(100)
 	w.whole()
-	c := redis.NewClient(&redis.Options{Addr: w.addr, Username: "guard", Password: "pw", DisableIdentity: true})
+	c := redis.NewClient(&redis.Options{Addr: w.addr, Username: "quash-reader", Password: "pw", DisableIdentity: true})
 	t.Cleanup(func() { _ = c.Close() })
 	if err := c.Set(t.Context(), wire.RedisTargetKey(0, testKey(1)), "x", 0).Err(); err == nil {
 		t.Error("a reader can write")

@@ -14,9 +14,7 @@ import (
 
 // Open returns a Reader of the Redis at a URL as go-redis reads it:
 // redis://user:password@host:port/db, or rediss:// with TLS. It dials nothing
-// yet. The user needs no more than
-//
-//	resetkeys %R~{q* resetchannels -@all +mget +get +ping +hello +auth +client|setname
+// yet. The user needs no more rights than quash-reader has in deploy/redis/redis.conf.
 func Open(url string, cfg Config) (*Reader, error) {
 	o, err := redis.ParseURL(url)
 	if err != nil {
