@@ -97,8 +97,10 @@ func (g *Guard) consult(ctx context.Context, v *verified, req *Requirement) (d D
 		}
 		return g.askRedis(ctx, v, req, 0)
 	}
-	// The order matters: staleness first, then the view, which only learns.
+	// The order matters: what is claimed of the view first, then the view itself,
+	// which only learns.
 	staleness, err := r.Check()
+	at := r.Position()
 	if f = v.refusedBy(r, &d); f != nil {
 		d.Staleness = staleness
 		return d, f // a hit is a hit in any view
@@ -111,7 +113,7 @@ func (g *Guard) consult(ctx context.Context, v *verified, req *Requirement) (d D
 		staleness, err = r.Check()
 	}
 	stale := err == nil && (probe || staleness > limit)
-	if err == nil && !(stale && g.opts.past == wire.PastRedis) && r.Position().Less(v.Stamp) {
+	if err == nil && !(stale && g.opts.past == wire.PastRedis) && at.Less(v.Stamp) {
 		waited = true
 		if f = g.await(ctx, r, v.Stamp); f == nil {
 			staleness, err = r.Check()

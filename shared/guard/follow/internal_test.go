@@ -49,6 +49,28 @@ func TestJoinOlderThanTwoDaysCountsForThoseWhoAllowOnly(t *testing.T) {
 	}
 }
 
+// After two days of silence an out may have come and ended: a tail that lacks it
+// says nothing, also to a reader that allows, whose join has no end.
+func TestTailAfterTwoDaysSaysNothingOfTheJoin(t *testing.T) {
+	for away, want := range map[time.Duration]error{wire.JoinLife - time.Minute: nil, wire.JoinLife + time.Minute: ErrNotJoined} {
+		wall := time.Now()
+		r, err := New(Config{Source: nowhere{}, Feed: nowhere{}, Past: wire.PastAllow, Now: func() time.Time { return wall }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.pos.Epoch, r.loaded, r.join.epoch = 1, true, 1
+		r.probes.proved, r.probes.proof = true, r.now()
+		r.join.at, r.join.seenLimit, r.join.seenPast = r.now(), r.cfg.Limit, wire.PastAllow
+		wall = wall.Add(away)
+		if _, _, err := r.takeTail(wire.SyncAnswer{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Check(); err != want { //nolint:errorlint // our own values
+			t.Errorf("after %s: %v, want %v", away, err, want)
+		}
+	}
+}
+
 // A wall clock that runs ahead and is set back again makes nobody look fresh.
 func TestWallClockThatWasSetBackDoesNotHideStaleness(t *testing.T) {
 	wall := time.Now()

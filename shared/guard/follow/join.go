@@ -74,6 +74,14 @@ func (r *Reader) isJoined() bool {
 	return r.cfg.NoJoin || r.join.epoch != 0 && r.join.epoch == r.pos.Epoch
 }
 
+// unjoin forgets the join, since an out that came after it may have been passed
+// by: a whole state says nothing of the fleet, and a tail nothing of what has
+// come to its end.
+func (r *Reader) unjoin() {
+	r.join.epoch = 0
+	kick(r.kickJoin)
+}
+
 func (r *Reader) joinLoop(ctx context.Context, _ *sync.WaitGroup) {
 	if r.cfg.NoJoin {
 		return

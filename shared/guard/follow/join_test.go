@@ -2,6 +2,7 @@ package follow_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,5 +134,42 @@ func TestReaderThatDecidesNothingIsNoMember(t *testing.T) {
 		if c := s.log.Counts(); c.Join+c.Out+c.Report != 0 {
 			t.Errorf("%+v", c)
 		}
+	})
+}
+
+// A whole state says nothing of joins and outs: who was put out meanwhile must
+// not go on as if nobody had told.
+func TestOutThatAWholeStatePassedByStopsUntilJoinedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, followtest.Config{})
+		m := s.member(nil).run(t)
+		defer m.stop()
+		s.ready(m)
+		m.link.SetFaults(followtest.Faults{Frozen: true, Cut: true})
+		out := s.log.Commit(wire.Message{Kind: wire.KindOut, Name: "guard", Instance: m.Instance(), By: wire.ByOperator})
+		s.end()
+		time.Sleep(2 * time.Hour)
+		s.log.Expire(1, out.Sequence)
+		m.link.SetFaults(followtest.Faults{Latency: 20 * time.Millisecond})
+		joined := func() bool {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			return slices.ContainsFunc(m.seen, func(e wire.Stored) bool {
+				return e.Message.Kind == wire.KindJoin && e.Message.Instance == m.Instance() && e.Sequence > out.Sequence
+			})
+		}
+		for range 60_000 {
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			st := m.Status()
+			switch again := joined(); {
+			case st.Reason != nil || st.Position.Less(out.Position().Stamp):
+			case !again:
+				t.Fatal("it goes on, though it was put out")
+			default:
+				return
+			}
+		}
+		t.Fatal("not joined again in a minute")
 	})
 }

@@ -226,6 +226,9 @@ func (r *Reader) takeTail(ans wire.SyncAnswer) (more bool, next wire.SyncRequest
 
 // arrive ends a sync that has reached the service's head.
 func (r *Reader) arrive(ans wire.SyncAnswer) error {
+	if r.sync.load != nil || r.probes.proved && r.now().since(r.probes.proof) >= wire.JoinLife {
+		r.unjoin()
+	}
 	if l := r.sync.load; l != nil {
 		r.sync.load = nil
 		if err := r.adopt(l); err != nil {
