@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/alicebob/miniredis/v2/server"
@@ -22,13 +23,19 @@ type RedisConfig struct {
 	Host                           string // empty: 127.0.0.1
 	Port                           int    // 0: a free one
 	WriterPassword, ReaderPassword string // both required
+	// ExpireEvery is how often the clock is moved on for what expires; default
+	// 10 s. A key goes by as much too early or too late, which the slack of
+	// whatever has an end in Quash (10 min) covers.
+	ExpireEvery time.Duration
 }
 
 // Redis is a Redis-protocol server in this process. It keeps everything in
 // memory, which is enough: Redis is a view.
 type Redis struct {
-	mini *miniredis.Miniredis
-	cfg  RedisConfig
+	mini    *miniredis.Miniredis
+	cfg     RedisConfig
+	closing chan struct{}
+	closed  sync.WaitGroup
 }
 
 // readerCommands are what the ACL of a reader on a real Redis grants
@@ -43,14 +50,17 @@ func StartRedis(c RedisConfig) (*Redis, error) {
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
 	}
+	if c.ExpireEvery == 0 {
+		c.ExpireEvery = 10 * time.Second
+	}
 	m := miniredis.NewMiniRedis()
-	m.ClockTTL(true) // otherwise nothing ever expires
 	m.RequireUserAuth(RedisWriter, c.WriterPassword)
 	m.RequireUserAuth(RedisReader, c.ReaderPassword)
 	if err := m.StartAddr(net.JoinHostPort(c.Host, fmt.Sprint(c.Port))); err != nil {
 		return nil, fmt.Errorf("embedded redis: %w", err)
 	}
-	r := &Redis{mini: m, cfg: c}
+	r := &Redis{mini: m, cfg: c, closing: make(chan struct{})}
+	r.closed.Go(r.expire)
 	m.Server().SetPreHook((&rightsHook{cfg: c, users: map[*server.Peer]string{}}).check)
 	return r, nil
 }
@@ -67,8 +77,30 @@ func (r *Redis) URL(user string) string {
 	return fmt.Sprintf("redis://%s:%s@%s/0", user, password, r.Addr())
 }
 
-// Close ends it; what it held is gone.
-func (r *Redis) Close() { r.mini.Close() }
+// Close ends it; what it held is gone. It can be called once.
+func (r *Redis) Close() {
+	close(r.closing)
+	r.closed.Wait()
+	r.mini.Close()
+}
+
+// expire moves the server's clock on. Left to itself nothing expires, and with
+// its ClockTTL every command looks at, and sorts, every key.
+func (r *Redis) expire() {
+	t := time.NewTicker(r.cfg.ExpireEvery)
+	defer t.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-r.closing:
+			return
+		case <-t.C:
+			now := time.Now()
+			r.mini.FastForward(now.Sub(last))
+			last = now
+		}
+	}
+}
 
 // rightsHook gives readers the rights of a reader: the server itself knows users
 // but no rights.

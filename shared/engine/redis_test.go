@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -42,5 +43,32 @@ func TestEmbeddedReaderReadsOnly(t *testing.T) {
 		if err := reader.Do(ctx, args...).Err(); err == nil || !strings.Contains(err.Error(), "NOPERM") {
 			t.Errorf("reader's %v: %v, want NOPERM", args, err)
 		}
+	}
+}
+
+func TestEmbeddedForgetsWhatHasExpired(t *testing.T) {
+	r, err := engine.StartRedis(engine.RedisConfig{WriterPassword: "w", ReaderPassword: "r", ExpireEvery: 5 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	o, err := redis.ParseURL(r.URL(engine.RedisWriter))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := redis.NewClient(o)
+	t.Cleanup(func() { _ = c.Close() })
+	for key, life := range map[string]time.Duration{"short": 50 * time.Millisecond, "long": time.Hour} {
+		if err := c.Set(t.Context(), key, "v", life).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for end := time.Now().Add(time.Minute); c.Exists(t.Context(), "short").Val() == 1; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it is still there")
+		}
+	}
+	if c.Exists(t.Context(), "long").Val() != 1 {
+		t.Error("what has not expired is gone")
 	}
 }
