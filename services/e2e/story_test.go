@@ -99,7 +99,7 @@ func TestHoldAndRelease(t *testing.T) {
 	q.wantOrders(tok, http.StatusUnauthorized)
 	q.ok("release", "principal:dora", "--reason", "was a test", "--wait", "60s")
 	q.wantOrders(tok, http.StatusOK)
-	q.ok("hold", "principal:dora", "--for", "1s", "--reason", "short", "--wait", "60s")
+	q.ok("hold", "principal:dora", "--for", "4s", "--reason", "short", "--wait", "60s")
 	q.wantOrders(tok, http.StatusUnauthorized)
 	eventually(t, "a hold with an end is released by the service", func() error {
 		if s := q.orders(tok); s != http.StatusOK {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/quash-project/quash/services/revocation"
 	"github.com/quash-project/quash/services/revocation/fleet"
+	"github.com/quash-project/quash/services/revocation/holds"
 	"github.com/quash-project/quash/services/revocation/httpapi"
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/services/revocation/natsapi"
@@ -34,6 +35,7 @@ type Service struct {
 	nats    *nats.Conn
 	ledger  *ledger.Ledger
 	fleet   *fleet.Fleet
+	holds   *holds.Keeper
 	view    *redisview.Writer // nil: there is no Redis view
 	guard   *guard.Guard
 	domain  *revocation.Service
@@ -105,6 +107,8 @@ func (s *Service) buildLog(d Deps) error {
 		fcfg.Redis = s.view
 	}
 	s.fleet = fleet.New(fcfg)
+	s.holds = holds.New(s.ledger, holds.Config{Now: d.Now, Log: d.Log.Named("holds")})
+	s.ledger.Observe(s.holds)
 	s.ledger.Observe(s.fleet)
 	s.ledger.Observe(s.feed)
 	if s.view != nil {
@@ -195,6 +199,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return s.guard.Run(ctx)
 	})
 	g.Go(func() error { return s.fleet.Run(ctx, s.ledger) })
+	g.Go(func() error { return s.holds.Run(ctx) })
 	g.Go(func() error { return s.serveOutsiders(ctx) })
 	if s.view != nil {
 		g.Go(func() error { return s.view.Run(ctx) })

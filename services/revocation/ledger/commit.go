@@ -186,23 +186,27 @@ func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bo
 }
 
 // heldOf returns which of the keys are held, with the position that a release
-// has to name. A hold from a lost part of an older history can't be named by its
-// own position, since that counts as the last shared one; the beginning of the
-// current history is after it, and before every hold that is made in it.
+// has to name.
 func (l *Ledger) heldOf(keys []revoke.Key) map[revoke.Key]revoke.Stamp {
-	epochs, begin := l.view.Epochs(), l.epochAt()
+	epochs := l.view.Epochs()
 	out := map[revoke.Key]revoke.Stamp{}
 	for _, k := range keys {
-		s := l.view.State(k)
-		switch {
-		case !epochs.Clamp(s.Released).Less(s.Held):
-		case epochs.Clamp(s.Held) == s.Held:
-			out[k] = s.Held
-		default:
-			out[k] = begin
+		if s := l.view.State(k); epochs.Clamp(s.Released).Less(s.Held) {
+			out[k] = l.released(s.Held)
 		}
 	}
 	return out
+}
+
+// released returns what a release names to end a hold. One from a lost part of
+// an older history can't be named by its own position, since that counts as the
+// last shared one; the beginning of the current history is after it, and before
+// every hold that is made in it.
+func (l *Ledger) released(held revoke.Stamp) revoke.Stamp {
+	if l.view.Epochs().Clamp(held) == held {
+		return held
+	}
+	return l.epochAt()
 }
 
 // pause waits and reports whether ctx still allows to go on.

@@ -88,7 +88,7 @@ func (l *Ledger) publishEpoch(ctx context.Context, number uint64, d revoke.Stamp
 	}
 	now := l.cfg.Now()
 	m := wire.Message{Kind: wire.KindEpoch, ID: id, Epoch: number, D: &d, At: now.UnixMilli()}
-	body, err := newEvent(m, now, EventData{Op: "epoch", Service: "revocation", Actor: "revocation", Reason: why})
+	body, err := newEvent(m, now, EventData{Op: "epoch", Service: ownName, Actor: ownName, Reason: why})
 	if err != nil {
 		return err
 	}

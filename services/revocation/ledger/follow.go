@@ -34,6 +34,8 @@ func (l *Ledger) Run(ctx context.Context) error {
 	defer l.nc.RemoveStatusListener(status)
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
+	recheck := time.NewTicker(clockCheckEvery)
+	defer recheck.Stop()
 
 	if !l.untilDone(ctx, "read the log", l.start) {
 		return nil
@@ -55,6 +57,8 @@ func (l *Ledger) Run(ctx context.Context) error {
 			}
 		case p := <-l.proofs:
 			l.onProof(ctx, p)
+		case <-recheck.C:
+			l.recheckClock(ctx)
 		case <-sweep.C:
 			l.view.Drop(l.cfg.Now().Unix())
 		}
@@ -264,6 +268,9 @@ func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 		l.keepKey(s)
 	}
 	l.mu.Unlock()
+	if m.Kind == wire.KindTick {
+		l.clock.stored(s)
+	}
 	for {
 		old := l.seen.Load()
 		if s.Sequence <= old || l.seen.CompareAndSwap(old, s.Sequence) {

@@ -25,6 +25,7 @@ type Ledger struct {
 	replica string // random: names this process for pages
 	view    *revoke.View
 	ticks   *ticks
+	clock   clock
 	hazards atomic.Pointer[[]string]
 	state   atomic.Pointer[readiness]
 	// seen is the highest sequence that was applied or acknowledged in this
@@ -78,6 +79,7 @@ func New(cfg Config) (*Ledger, error) {
 		view: revoke.NewView(), ring: newRing(cfg.RingSize), keys: map[string]wire.Stored{},
 		changed: make(chan struct{}), proofs: make(chan proof, 1), feed: make(chan *nats.Msg, 1<<16),
 	}
+	l.clock = clock{now: cfg.Now, log: l.log}
 	l.ticks = &ticks{commit: l.commitTick, ordinary: cfg.OrdinaryGather, urgent: cfg.UrgentGather, log: l.log}
 	l.notReady("the log has not been read yet")
 	return l, nil
@@ -93,9 +95,14 @@ func (l *Ledger) View() *revoke.View { return l.view }
 func (l *Ledger) Replica() string { return l.replica }
 
 // Ready returns nil when the view has reached a tick that was asked for after
-// the start, the last reconnect and the last new epoch; otherwise why not, as
-// problem.Unavailable.
-func (l *Ledger) Ready() error { return l.state.Load().err }
+// the start, the last reconnect and the last new epoch, and the clock agrees with
+// the broker's; otherwise why not, as problem.Unavailable.
+func (l *Ledger) Ready() error {
+	if err := l.state.Load().err; err != nil {
+		return err
+	}
+	return l.clock.check()
+}
 
 func (l *Ledger) notReady(format string, args ...any) {
 	why := fmt.Sprintf(format, args...)

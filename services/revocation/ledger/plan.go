@@ -157,13 +157,21 @@ func (p *plan) until(now time.Time, foreign map[string]time.Duration) int64 {
 	for _, t := range p.targets {
 		life = max(life, lifeOf(t, p.req.Record, foreign))
 	}
-	if p.req.Op == commit.Release {
-		// It outlives every copy of the hold, also one that is committed again
-		// just now by a replica that has not seen the release.
-		life += 24 * time.Hour
-	}
-	return now.Add(life).Unix() + 1
+	return now.Add(life+releaseMore(string(p.req.Op))).Unix() + 1
 }
+
+// releaseMore is what a release lives longer than a hold: it outlives every copy
+// of the hold, also one that is committed again just now by a replica that has
+// not seen the release.
+func releaseMore(op string) time.Duration {
+	if op == wire.OpRelease {
+		return 24 * time.Hour
+	}
+	return 0
+}
+
+// longestLife is that of an entry about something of which no more is known.
+const longestLife = wire.MaxCredentialLife + wire.MaxTokenLife + wire.Slack
 
 // lifeOf is the longest life of what a target can hit, clocks included.
 func lifeOf(t revoke.Target, record bool, foreign map[string]time.Duration) time.Duration {
@@ -171,13 +179,13 @@ func lifeOf(t revoke.Target, record bool, foreign map[string]time.Duration) time
 		if life, ok := foreign[t.Issuer]; ok {
 			return life + wire.Slack
 		}
-		return wire.MaxCredentialLife + wire.MaxTokenLife + wire.Slack
+		return longestLife
 	}
 	// Of a record that is dead by itself only tokens are left; of a token nothing else.
 	if record || t.Kind == revoke.KindToken {
 		return wire.MaxTokenLife + wire.Slack
 	}
-	return wire.MaxCredentialLife + wire.MaxTokenLife + wire.Slack
+	return longestLife
 }
 
 // ttlOf is how long the broker keeps the message: until + slack, an hour at least.

@@ -3,7 +3,6 @@ package ledger
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -206,18 +205,8 @@ func (l *Ledger) commitLost(ctx context.Context, x lost, keys []revoke.Key, epoc
 		all = append(all, k[:]...)
 	}
 	name := hashOf("lost", strconv.FormatUint(epoch, 10), x.op, x.at.String(), fmt.Sprint(x.cutAt, x.until, x.holdEnd), string(all))
-	body, err := newEvent(m, now, EventData{
-		Op: x.op, Service: "revocation", Actor: "revocation", TargetKeys: keys, Then: x.then,
+	return l.commitNamed(ctx, name, m, EventData{
+		Op: x.op, Service: ownName, Actor: ownName, TargetKeys: keys, Then: x.then,
 		Reason: "the log went back; committed again from what " + from + " held", Entry: name,
 	})
-	if err != nil {
-		return err
-	}
-	var none uint64
-	_, err = l.publish(ctx, outgoing{subject: wire.LogEntry + name, message: m, body: body, ttl: ttlOf(m.Until, now), expect: &none})
-	var exists errExists
-	if errors.As(err, &exists) {
-		return nil
-	}
-	return err
 }

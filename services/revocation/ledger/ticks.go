@@ -149,6 +149,7 @@ func (l *Ledger) commitTick(ctx context.Context) (wire.Position, error) {
 		return wire.Position{}, err
 	}
 	m := wire.Message{Kind: wire.KindTick, ID: id}
+	l.clock.sending(id)
 	return l.publish(ctx, outgoing{subject: wire.LogTick, message: m, ttl: tickLife})
 }
 
