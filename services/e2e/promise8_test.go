@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/quash-project/quash/services/revocation/audit"
 	"github.com/quash-project/quash/shared/engine"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/identity"
@@ -228,6 +230,45 @@ func each(t testing.TB, nc *nats.Conn, stream string, f func(*jetstream.RawStrea
 	for seq, last := s.CachedInfo().State.FirstSeq, s.CachedInfo().State.LastSeq; seq <= last; seq++ {
 		if m, err := s.GetMsg(t.Context(), seq); err == nil { // others have left by their time to live
 			f(m)
+		}
+	}
+}
+
+// chained reads the audit trail, whose chain must hold.
+func (q *quash) chained() (out []account, err error) {
+	q.t.Helper()
+	_, err = audit.Verify(q.t.Context(), q.admin(identity.Log), func(it audit.Item) error {
+		out = append(out, account{it.Actor, it.Reason, it.At, it.Source + " " + it.Key + " " + it.Type})
+		return nil
+	})
+	return out, err
+}
+
+// TestPromise8EveryChangeIsInTheAuditTrail also kills it in the middle.
+func TestPromise8EveryChangeIsInTheAuditTrail(t *testing.T) {
+	q := start(t, t.TempDir())
+	changes := changeEverything(q)
+	q.kill()
+	q.start()
+	eventually(t, "every change is in the chain, once it has been read to its end", func() error {
+		found, err := q.chained()
+		if err != nil {
+			return err
+		}
+		for _, c := range changes {
+			if !slices.ContainsFunc(found, func(a account) bool { return a.Reason == c.reason && a.Actor == "operator" && !a.At.IsZero() }) {
+				return fmt.Errorf("%s is not in the chain of %d", c.name, len(found))
+			}
+		}
+		return nil
+	})
+	found, err := q.chained()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range found {
+		if a.Actor == "" || a.Reason == "" || a.At.IsZero() {
+			t.Errorf("%+v does not say who, why and when", a)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quash-project/quash/services/revocation"
+	"github.com/quash-project/quash/services/revocation/audit"
 	"github.com/quash-project/quash/services/revocation/fleet"
 	"github.com/quash-project/quash/services/revocation/holds"
 	"github.com/quash-project/quash/services/revocation/httpapi"
@@ -36,6 +37,7 @@ type Service struct {
 	ledger  *ledger.Ledger
 	fleet   *fleet.Fleet
 	holds   *holds.Keeper
+	audit   *audit.Follower
 	view    *redisview.Writer // nil: there is no Redis view
 	guard   *guard.Guard
 	domain  *revocation.Service
@@ -107,6 +109,10 @@ func (s *Service) buildLog(d Deps) error {
 		fcfg.Redis = s.view
 	}
 	s.fleet = fleet.New(fcfg)
+	s.audit, err = audit.New(audit.Config{NATS: d.NATS, Control: d.Control, Log: d.Log.Named("audit"), Replicas: s.cfg.Replicas})
+	if err != nil {
+		return err
+	}
 	s.holds = holds.New(s.ledger, holds.Config{Now: d.Now, Log: d.Log.Named("holds")})
 	s.ledger.Observe(s.holds)
 	s.ledger.Observe(s.fleet)
@@ -200,6 +206,7 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return s.fleet.Run(ctx, s.ledger) })
 	g.Go(func() error { return s.holds.Run(ctx) })
+	g.Go(func() error { return s.audit.Run(ctx) })
 	g.Go(func() error { return s.serveOutsiders(ctx) })
 	if s.view != nil {
 		g.Go(func() error { return s.view.Run(ctx) })

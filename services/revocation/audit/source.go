@@ -1,0 +1,101 @@
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"go.uber.org/zap"
+)
+
+// retryAfter is how long a source that is not there, or can't be read, is left
+// alone; checkEvery how often it is looked at whether it is still the same one.
+const (
+	retryAfter = time.Second
+	checkEvery = 30 * time.Second
+)
+
+// source reads one stream from a place on, and hands on what it finds.
+type source struct {
+	js   jetstream.JetStream
+	name string
+	log  *zap.Logger
+	// from returns where the chain stands; put hands on a message, or with a nil
+	// one that the stream is another one than it was.
+	from func() Place
+	put  func(ctx context.Context, s *stored, made time.Time) error
+}
+
+// run reads until ctx ends.
+func (s *source) run(ctx context.Context) {
+	told := ""
+	for ctx.Err() == nil {
+		err := s.read(ctx)
+		if err == nil || ctx.Err() != nil {
+			continue // looked at again
+		}
+		if text := err.Error(); text != told && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			told = text
+			s.log.Warn("the audit waits for a source", zap.String("stream", s.name), zap.Error(err))
+		}
+		sleep(ctx, retryAfter)
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// read reads for a while, then returns nil so that the stream is looked at again.
+func (s *source) read(ctx context.Context) error {
+	stream, err := s.js.Stream(ctx, s.name)
+	if err != nil {
+		return err
+	}
+	info, from := stream.CachedInfo(), s.from()
+	if from.Sequence > 0 && (!info.Created.Equal(from.Made) || info.State.LastSeq < from.Sequence) {
+		if err := s.put(ctx, nil, info.Created); err != nil {
+			return err
+		}
+		from = Place{}
+	}
+	c, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from.Sequence + 1, InactiveThreshold: 2 * checkEvery,
+	})
+	if err != nil {
+		return fmt.Errorf("read from %d: %w", from.Sequence+1, err)
+	}
+	it, err := c.Messages(jetstream.PullMaxMessages(256))
+	if err != nil {
+		return fmt.Errorf("read from %d: %w", from.Sequence+1, err)
+	}
+	defer it.Stop()
+	window, cancel := context.WithTimeout(ctx, checkEvery)
+	defer cancel()
+	for {
+		msg, err := it.Next(jetstream.NextContext(window))
+		if window.Err() != nil {
+			return nil //nolint:nilerr // time to look at the stream again
+		}
+		if err != nil {
+			return err
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		err = s.put(ctx, &stored{
+			source: s.name, sequence: meta.Sequence.Stream, at: meta.Timestamp, subject: msg.Subject(), header: msg.Headers(), body: msg.Data(),
+		}, info.Created)
+		if err != nil {
+			return err
+		}
+	}
+}
