@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/quash-project/quash/shared/engine/enginetest"
 )
 
 // binary is the built command line, made once a test run.
@@ -43,7 +45,7 @@ func TestMain(m *testing.M) {
 
 // deadline bounds every wait: generous, since the race detector and two cores
 // share the machine with the rest of the tests.
-const deadline = time.Minute
+var deadline = enginetest.Patience()
 
 // eventually waits until ok returns nil.
 func eventually(t testing.TB, what string, ok func() error) {

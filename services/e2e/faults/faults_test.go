@@ -91,7 +91,7 @@ func TestEveryFaultIsCaught(t *testing.T) {
 			cmd.Dir = root
 			// The overlay goes by GOFLAGS so that a test which builds the command
 			// line builds it with the fault too.
-			cmd.Env = append(os.Environ(), "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
+			cmd.Env = append(os.Environ(), "QUASH_TEST_PATIENCE=8s", "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -overlay="+overlay))
 			cmd.WaitDelay = 10 * time.Second
 			out, err := cmd.CombinedOutput()
 			name, _, _ := strings.Cut(f.test, "/")

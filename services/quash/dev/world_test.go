@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/quash-project/quash/services/quash/cli"
+
+	"github.com/quash-project/quash/shared/engine/enginetest"
 )
 
 // asCLI makes this test binary be the command line: its path is what a process
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 }
 
 // deadline bounds every wait: other tests and the race detector share the machine.
-const deadline = time.Minute
+var deadline = enginetest.Patience()
 
 // devProcess is a running quash dev.
 type devProcess struct {

@@ -127,7 +127,11 @@ func (w *world) has(reasons ...string) []Item {
 	var items []Item
 	enginetest.Eventually(w.t, "all of it is in the chain", func() error {
 		var err error
-		if items, err = w.items(); err != nil {
+		var broken *Broken
+		if items, err = w.items(); errors.As(err, &broken) {
+			w.t.Fatal(err) // no waiting mends it
+		}
+		if err != nil {
 			return err
 		}
 		var got []string

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -44,7 +45,9 @@ func Verify(ctx context.Context, nc *nats.Conn, yield func(Item) error) (Summary
 	if last == 0 {
 		return sum, nil
 	}
-	c, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{DeliverPolicy: jetstream.DeliverAllPolicy})
+	c, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		DeliverPolicy: jetstream.DeliverAllPolicy, InactiveThreshold: 5 * time.Second,
+	})
 	if err != nil {
 		return sum, fmt.Errorf("audit: %w", err)
 	}

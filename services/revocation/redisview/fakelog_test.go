@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quash-project/quash/shared/engine/enginetest"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
@@ -182,14 +183,14 @@ var errTest = errors.New("not now")
 // waitFor waits until fn returns nil.
 func waitFor(t testing.TB, what string, fn func() error) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(enginetest.Patience())
 	for {
 		err := fn()
 		if err == nil {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%s: still not after a minute: %v", what, err)
+			t.Fatalf("%s: still not: %v", what, err)
 		}
 		time.Sleep(2 * time.Millisecond) // between two looks at a condition
 	}

@@ -6,6 +6,7 @@ package enginetest
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -173,11 +174,21 @@ func (n *NATSServer) dial(t testing.TB, creds string, extra ...nats.Option) *nat
 	return c
 }
 
-// Eventually waits until ok says nil, at most a minute; then the test fails with its
-// last error.
+// Patience is how long a test waits for what must come: a minute, since the race
+// detector, two cores and the rest of the tests share the machine. Where it can't
+// come, as with a planted fault, QUASH_TEST_PATIENCE says how long is enough.
+func Patience() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("QUASH_TEST_PATIENCE")); err == nil {
+		return d
+	}
+	return time.Minute
+}
+
+// Eventually waits until ok says nil, for Patience at most; then the test fails
+// with its last error.
 func Eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(Patience())
 	err := fmt.Errorf("never asked")
 	for time.Now().Before(deadline) {
 		if err = ok(); err == nil {
