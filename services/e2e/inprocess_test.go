@@ -13,12 +13,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 
 	issuerapp "github.com/quash-project/quash/services/issuer/app"
 	revocationapp "github.com/quash-project/quash/services/revocation/app"
+	"github.com/quash-project/quash/services/revocation/redisview"
 	"github.com/quash-project/quash/services/rotator"
 	rotatorapp "github.com/quash-project/quash/services/rotator/app"
 	"github.com/quash-project/quash/shared/engine/enginetest"
@@ -36,7 +38,15 @@ type services struct {
 	nats     *enginetest.NATSServer
 	url      string
 	operator string // the first operator's API key
+	trust    []string
 	log      *logBuffer
+}
+
+// setting is what a test can change of them.
+type setting struct {
+	redis *enginetest.RedisServer     // nil: there is no Redis view
+	now   map[string]func() time.Time // clocks by service; time.Now where there is none
+	lead  bool                        // rotations wait for readers of the JWKS URL
 }
 
 // service is what the three have in common.
@@ -47,8 +57,12 @@ type service interface {
 }
 
 // inProcess starts them and waits until they are ready.
-func inProcess(t testing.TB) *services {
+func inProcess(t testing.TB, changes ...func(*setting)) *services {
 	t.Helper()
+	var set setting
+	for _, change := range changes {
+		change(&set)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -64,20 +78,29 @@ func inProcess(t testing.TB) *services {
 	if err != nil {
 		t.Fatal(err)
 	}
-	trust := []string{signing.TrustString(public)}
+	s.trust = []string{signing.TrustString(public)}
 
-	rev, err := revocationapp.New(t.Context(), revocationapp.Config{URL: s.url, Trust: trust, SyncAlways: true},
-		revocationapp.Deps{Log: log.Named("revocation"), NATS: s.nats.Dial(t, identity.Revocation), Control: s.nats.Dial(t, identity.ControlReader)})
+	deps := revocationapp.Deps{
+		Log: log.Named("revocation"), NATS: s.nats.Dial(t, identity.Revocation), Control: s.nats.Dial(t, identity.ControlReader),
+		Now: set.now[identity.Revocation],
+	}
+	if set.redis != nil {
+		if deps.Redis, err = redisview.ConnectURL("redis://" + set.redis.Addr); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = deps.Redis.Close() })
+	}
+	rev, err := revocationapp.New(t.Context(), revocationapp.Config{URL: s.url, Trust: s.trust, SyncAlways: true}, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
-	rot, err := rotatorapp.New(t.Context(), rotatorapp.Config{Issuer: s.url, IdentityFile: private, KEKFile: kek, NoLead: true},
-		rotatorapp.Deps{Log: log.Named("rotator"), NATS: s.nats.Dial(t, identity.Rotator)})
+	rot, err := rotatorapp.New(t.Context(), rotatorapp.Config{Issuer: s.url, IdentityFile: private, KEKFile: kek, NoLead: !set.lead},
+		rotatorapp.Deps{Log: log.Named("rotator"), NATS: s.nats.Dial(t, identity.Rotator), Now: set.now[identity.Rotator]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	iss, err := issuerapp.New(t.Context(), issuerapp.Config{URL: s.url, Trust: trust, KEKFile: kek, OperatorKeyFile: operator},
-		issuerapp.Deps{Log: log.Named("issuer"), NATS: s.nats.Dial(t, identity.Issuer)})
+	iss, err := issuerapp.New(t.Context(), issuerapp.Config{URL: s.url, Trust: s.trust, KEKFile: kek, OperatorKeyFile: operator},
+		issuerapp.Deps{Log: log.Named("issuer"), NATS: s.nats.Dial(t, identity.Issuer), Now: set.now[identity.Issuer]})
 	if err != nil {
 		t.Fatal(err)
 	}

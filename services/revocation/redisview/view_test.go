@@ -322,12 +322,12 @@ func TestSlowReaderNeverClaimsLess(t *testing.T) {
 	w.commit(50)
 	w.writer("a", w.log.replica(), w.store())
 	w.whole()
-	p := newSlowProxy(t, addr)
-	w.reader = w.newReader(p.addr)
+	p := enginetest.NewProxy(t, addr)
+	w.reader = w.newReader(p.Addr)
 	w.whole()
 	stop := w.check()
 	for _, d := range []time.Duration{30 * time.Millisecond, 120 * time.Millisecond, 0} {
-		p.delay.Store(int64(d))
+		p.Delay(d)
 		n := w.asks.Load()
 		waitFor(t, fmt.Sprintf("answers over a connection that is %s late", d), func() error {
 			if w.asks.Load() < n+30 {

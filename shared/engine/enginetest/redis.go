@@ -110,6 +110,37 @@ func (r *RedisServer) Start(t testing.TB) {
 	}
 }
 
+// Dump returns a dump of all that it holds.
+func (r *RedisServer) Dump(t testing.TB) []byte {
+	t.Helper()
+	if err := r.Client.Save(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(r.dump())
+	if err == nil {
+		err = os.Remove(r.dump()) // else the next start would load it
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// Load kills the process and starts it again with a dump.
+func (r *RedisServer) Load(t testing.TB, dump []byte) {
+	t.Helper()
+	r.Kill()
+	if err := os.WriteFile(r.dump(), dump, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.Start(t)
+	if err := os.Remove(r.dump()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *RedisServer) dump() string { return filepath.Join(r.dir, "dump.rdb") }
+
 // FlushAll empties it.
 func (r *RedisServer) FlushAll(t testing.TB) {
 	t.Helper()
