@@ -221,6 +221,11 @@ func (g *Guard) askRedis(ctx context.Context, v *verified, req *Requirement, sta
 	}
 	if r := g.Reader(); r != nil {
 		g.opts.redis.Know(r.Position().Stamp)
+		if req.MaxStale == 0 {
+			// Past its own limit it goes by that of the view, as receipts say: fenced by
+			// the greater of the two.
+			limit = max(limit, wire.RedisLimit)
+		}
 	}
 	res, err := g.redisCheck(ctx, v)
 	d.Staleness, d.Watermark = res.Staleness, res.Position.Stamp
