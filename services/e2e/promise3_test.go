@@ -3,9 +3,11 @@ package e2e
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"testing"
 	"time"
 
+	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
@@ -283,5 +285,94 @@ func TestPromise3RevokedIsFinal(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// A release undoes the holds that its asker had seen and no newer one, in
+// whatever order they come; and once it is there, what it names stays released.
+func TestPromise3AReleaseUndoesNoNewerHold(t *testing.T) {
+	t.Parallel()
+	target, err := revoke.NewTarget("default", revoke.Own, revoke.KindKey, "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := target.Key()
+	const epoch = 1764000000000
+	at := func(seq uint64) revoke.Stamp { return revoke.Stamp{Epoch: epoch, Seq: seq} }
+	entry := func(seq uint64, m wire.Message) wire.Stored {
+		m.Kind, m.Epoch, m.At, m.Until, m.ID = wire.KindEntry, epoch, epoch, 1800000000, fmt.Sprintf("%020dAA", seq)
+		return wire.Stored{Sequence: seq, Time: int64(seq), Message: m}
+	}
+	messages := []wire.Stored{
+		entry(1, wire.Message{Hold: []revoke.Key{k}}),
+		entry(2, wire.Message{Hold: []revoke.Key{k}}),
+		entry(3, wire.Message{Release: map[revoke.Key]revoke.Stamp{k: at(1)}}), // whoever asked had not seen the second
+		entry(4, wire.Message{Hold: []revoke.Key{k}, First: map[revoke.Key]revoke.Stamp{k: at(2)}}),
+		entry(5, wire.Message{Release: map[revoke.Key]revoke.Stamp{k: at(2)}}),
+		entry(6, wire.Message{Hold: []revoke.Key{k}}),
+		entry(7, wire.Message{Release: map[revoke.Key]revoke.Stamp{k: at(6)}}),
+	}
+	held := []uint64{1, 2, 0, 2, 0, 6, 0} // by each, 0 for none
+	released := []uint64{0, 0, 1, 0, 2, 0, 6}
+	var try func(order []int, rest []int)
+	try = func(order, rest []int) {
+		v, h, r := revoke.NewView(), uint64(0), uint64(0)
+		for _, i := range order {
+			fold(t, v, messages[i])
+			h, r = max(h, held[i]), max(r, released[i])
+		}
+		if got := v.Hit(k, at(100)); got != (h > r) {
+			t.Fatalf("after %v: held %t, want %t: %+v", order, got, h > r, v.State(k))
+		}
+		for j, i := range rest {
+			others := append(append([]int{}, rest[:j]...), rest[j+1:]...)
+			try(append(append([]int{}, order...), i), others)
+		}
+	}
+	try(nil, []int{0, 1, 2, 3, 4, 5, 6})
+}
+
+// Held can be released, revoked can't: by the whole product.
+func TestPromise3HeldComesBackAndRevokedDoesNot(t *testing.T) {
+	t.Parallel()
+	s := inProcess(t)
+	admin := s.token(s.operator)
+	g := s.guard(guard.WithNATS(s.nats.URL, s.nats.Creds(t, "orders")))
+	g.ready()
+	key, token := s.issue(admin, "alice")
+	g.until(token, http.StatusOK)
+	again := func(op, key string) {
+		t.Helper()
+		r := s.api(admin, http.MethodPost, "/v1/revocations", map[string]any{"op": op, "targets": []string{"principal:alice"}, "reason": "test"}, "Idempotency-Key", key)
+		if r.status/100 != 2 {
+			t.Fatalf("%s: %d: %s", op, r.status, r.body)
+		}
+	}
+	again("hold", "h1")
+	g.until(token, http.StatusUnauthorized)
+	again("release", "r1")
+	g.until(token, http.StatusOK)
+	again("hold", "h2")
+	g.until(token, http.StatusUnauthorized)
+	for _, op := range []string{"release", "hold"} { // repeated, as after a lost answer
+		again(op, map[string]string{"release": "r1", "hold": "h1"}[op])
+		if d := g.Decide(t.Context(), token, guard.Requirement{MaxStale: guard.Probe}); d.Status != http.StatusUnauthorized {
+			t.Errorf("the first %s, sent again, undid the second hold: %d", op, d.Status)
+		}
+	}
+	again("release", "r2")
+	g.until(token, http.StatusOK)
+	again("revoke", "c1")
+	g.until(token, http.StatusUnauthorized)
+	if r := s.api(admin, http.MethodPost, "/v1/revocations", map[string]any{"op": "release", "targets": []string{"principal:alice"}, "reason": "test"}); r.status/100 == 2 {
+		t.Errorf("a release of what is not held: %d", r.status)
+	}
+	again("hold", "h3")
+	again("release", "r3")
+	if d := g.Decide(t.Context(), token, guard.Requirement{MaxStale: guard.Probe}); d.Status != http.StatusUnauthorized {
+		t.Errorf("revoked, then held and released: %d", d.Status)
+	}
+	if tok, _ := s.tryExchange(key.Secret); tok != "" {
+		t.Error("the key that was cut gives a token again")
 	}
 }
