@@ -79,7 +79,10 @@ func (t *table[T, R]) load(ctx context.Context, key string) (T, uint64, error) {
 	if err != nil {
 		return zero, 0, err
 	}
-	e, err := b.Get(ctx, key)
+	var e jetstream.KeyValueEntry
+	for try := 0; try < readTries && (try == 0 || isLostAnswer(err) && ctx.Err() == nil); try++ {
+		err = answered(ctx, func(ctx context.Context) (err error) { e, err = b.Get(ctx, key); return err })
+	}
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return zero, 0, problem.Wrap(problem.NotFound, err, "there is no such record")
 	}
@@ -88,6 +91,20 @@ func (t *table[T, R]) load(ctx context.Context, key string) (T, uint64, error) {
 	}
 	v, err := t.decode(e)
 	return v, e.Revision(), err
+}
+
+// answerIn bounds one question to the broker: an answer that was lost along with
+// its connection never comes, however long the request may still take. It is
+// asked again then.
+const (
+	answerIn  = 3 * time.Second
+	readTries = 3
+)
+
+func answered(ctx context.Context, ask func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
+	return ask(ctx)
 }
 
 // Load implements issuer.Table.
@@ -126,11 +143,13 @@ func (t *table[T, R]) Create(ctx context.Context, key string, v T) error {
 	if d := t.ttl(v); d > 0 {
 		opts = append(opts, jetstream.KeyTTL(d))
 	}
-	rev, err := b.Create(ctx, key, data, opts...)
+	var rev uint64
+	err = answered(ctx, func(ctx context.Context) (err error) { rev, err = b.Create(ctx, key, data, opts...); return err })
 	if err != nil {
 		// A lost answer is not a lost write, and a refusal on a replicated stream
 		// not always one: what stands there tells.
-		e, readErr := b.Get(ctx, key)
+		var e jetstream.KeyValueEntry
+		readErr := answered(ctx, func(ctx context.Context) (err error) { e, err = b.Get(ctx, key); return err })
 		switch {
 		case readErr == nil && bytes.Equal(e.Value(), data):
 			rev = e.Revision()
@@ -183,6 +202,8 @@ func isLostAnswer(err error) bool {
 // update writes over a revision. KeyValue.Update would drop the record's time to
 // live.
 func (t *table[T, R]) update(ctx context.Context, key string, v T, rev uint64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
 	b, err := t.store()
 	if err != nil {
 		return 0, err
@@ -232,7 +253,7 @@ func (t *table[T, R]) Remove(ctx context.Context, key string, ok func(T) bool) e
 		// Not Purge: the audit follower may not have read the history yet. And
 		// without an end of its own: a marker that vanished before what it hides
 		// would let that be seen again.
-		err = b.Delete(ctx, key, jetstream.LastRevision(rev))
+		err = answered(ctx, func(ctx context.Context) error { return b.Delete(ctx, key, jetstream.LastRevision(rev)) })
 		if err == nil {
 			t.copy.awaitGone(ctx, key, rev, seenIn)
 			return nil
