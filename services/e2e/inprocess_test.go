@@ -39,6 +39,7 @@ type services struct {
 	url      string
 	operator string // the first operator's API key
 	trust    []string
+	kek      string // file of the key-encryption key
 	log      *logBuffer
 }
 
@@ -74,6 +75,7 @@ func inProcess(t testing.TB, changes ...func(*setting)) *services {
 	if err := seal.CreateKEK(kek); err != nil {
 		t.Fatal(err)
 	}
+	s.kek = kek
 	public, err := rotator.CreateIdentity(private, rand.Reader)
 	if err != nil {
 		t.Fatal(err)
