@@ -40,6 +40,8 @@ type world struct {
 	key    *ecdsa.PrivateKey
 	kid    string
 	n      int
+
+	keyRequest commit.KeyRequest // the key, for the log
 }
 
 func newWorld(b *testing.B) *world {
@@ -68,6 +70,14 @@ func newWorld(b *testing.B) *world {
 
 func (w *world) publishKey(b *testing.B) {
 	b.Helper()
+	w.makeKey(b)
+	if _, err := w.ledger.CommitKey(context.Background(), w.keyRequest, "rotator"); err != nil {
+		b.Fatal(err)
+	}
+}
+
+func (w *world) makeKey(b *testing.B) {
+	b.Helper()
 	pub, identity, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		b.Fatal(err)
@@ -86,18 +96,26 @@ func (w *world) publishKey(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	if _, err := w.ledger.CommitKey(context.Background(), commit.KeyRequest{Tenant: "default", KeyID: kid, JWS: jws, Until: end + 600, Actor: "bench", Reason: "bench"}, "rotator"); err != nil {
-		b.Fatal(err)
-	}
+	w.keyRequest = commit.KeyRequest{Tenant: "default", KeyID: kid, JWS: jws, Until: end + 600, Actor: "bench", Reason: "bench"}
 }
 
 // token issues a token with a jti of its own.
 func (w *world) token(b *testing.B, jti string) string {
 	b.Helper()
+	return w.signed(b, jti, "orders:read")
+}
+
+// signed issues a token with a jti and a scope.
+func (w *world) signed(b *testing.B, jti, scope string) string {
+	b.Helper()
+	var stamp revoke.Stamp
+	if w.ledger != nil {
+		stamp = w.ledger.Stamp()
+	}
 	now := time.Now()
 	t := jwt.NewWithClaims(jwt.SigningMethodES256, jwt.MapClaims{
 		"iss": issuerURL, "sub": "alice", "aud": issuerURL, "exp": now.Add(30 * time.Minute).Unix(), "iat": now.Unix(), "jti": jti,
-		"client_id": "key_bench", "scope": "orders:read", "roles": []string{}, "tenant": "default", "rseq": w.ledger.Stamp().String(), "via": []string{},
+		"client_id": "key_bench", "scope": scope, "roles": []string{}, "tenant": "default", "rseq": stamp.String(), "via": []string{},
 	})
 	t.Header["kid"], t.Header["typ"] = w.kid, "at+jwt"
 	text, err := t.SignedString(w.key)

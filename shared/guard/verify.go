@@ -258,10 +258,8 @@ func (v *verified) target(i int) Target {
 // hit returns the place of the first target that hits in this view, -1 for none.
 func (v *verified) hit(view *revoke.View) int {
 	if v.issuer.Own() {
-		for i := range v.targets {
-			if view.Hit(v.targets[i], v.Stamp) {
-				return i
-			}
+		if i, hit := view.HitAny(v.targets, v.Stamp); hit {
+			return i
 		}
 		return -1
 	}
