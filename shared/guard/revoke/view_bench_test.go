@@ -116,3 +116,42 @@ func BenchmarkMerge(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkTargetsBesideAWriter looks up while nobody writes, and while somebody
+// merges cuts as fast as it can: readers never wait for writers, and share only
+// the memory with them.
+func BenchmarkTargetsBesideAWriter(b *testing.B) {
+	const n, perToken = int(1e6), 9
+	known, asked := benchKeys(n, 1), benchKeys(perToken<<10, 2)
+	stamp := Stamp{Epoch: benchEpoch, Seq: 1 << 40}
+	for _, writes := range []bool{false, true} {
+		b.Run(fmt.Sprintf("writer=%t", writes), func(b *testing.B) {
+			v := NewView()
+			v.MergeEpoch(Epoch{Number: benchEpoch})
+			for i, k := range known {
+				v.Merge(k, benchCut(i))
+			}
+			stop, done := make(chan struct{}), make(chan struct{})
+			go func() {
+				defer close(done)
+				for i := n; writes; i++ {
+					select {
+					case <-stop:
+						return
+					default:
+						v.Merge(known[i%n], benchCut(i))
+					}
+				}
+			}()
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				at := i % (1 << 10) * perToken
+				if _, refused := v.HitAny(asked[at:at+perToken], stamp); refused {
+					b.Fatal("refused")
+				}
+			}
+			close(stop)
+			<-done
+		})
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// benchmark is one go benchmark and the rows that its output gives.
+type benchmark struct {
+	name, pkg, pattern, time string
+	once                     bool // it takes long, and interleaves many rounds by itself
+	rows                     []row
+}
+
+// row sets one figure beside another of the same run.
+type row struct {
+	what string
+	// measured and limit are "SUB UNIT" of the output, SUB being what stands after
+	// Benchmark. An empty limit: the figure stands against goal itself.
+	measured, limit string
+	inverse         bool // the ratio is limit / measured: how many times faster
+	goal            float64
+	least           bool // the goal is the least, not the most
+}
+
+const guardPkg = "./shared/guard"
+
+var benchmarks = []benchmark{
+	{
+		name: "targets", pkg: guardPkg + "/revoke", pattern: "BenchmarkTargets/set=1e6", time: "1s",
+		rows: []row{
+			{what: "targets of a token, 1,000,000 entries, misses", measured: "Targets/set=1e6/hit=false/impl=view ns/op", limit: "Targets/set=1e6/hit=false/impl=map ns/op", goal: 0.4},
+			{what: "the same, hits", measured: "Targets/set=1e6/hit=true/impl=view ns/op", limit: "Targets/set=1e6/hit=true/impl=map ns/op", goal: 0.4},
+			{what: "allocations, misses", measured: "Targets/set=1e6/hit=false/impl=view allocs/op"},
+			{what: "allocations, hits", measured: "Targets/set=1e6/hit=true/impl=view allocs/op"},
+		},
+	},
+	{
+		name: "memory", pkg: guardPkg + "/revoke", pattern: "BenchmarkMerge/set=1e6/impl=view", time: "1x",
+		rows: []row{{what: "heap bytes a cut, after a collection", measured: "Merge/set=1e6/impl=view heap-bytes/cut", goal: 48}},
+	},
+	{
+		name: "writers", pkg: guardPkg + "/revoke", pattern: "BenchmarkTargetsBesideAWriter", time: "1s",
+		rows: []row{{what: "look-ups beside a writer that merges without a pause", measured: "TargetsBesideAWriter/writer=true ns/op", limit: "TargetsBesideAWriter/writer=false ns/op", goal: 2}},
+	},
+	{
+		name: "decide", pkg: guardPkg, pattern: "BenchmarkDecide", time: "1s",
+		rows: []row{
+			{what: "decision, token seen before: times faster than golang-jwt", measured: "Decide/seen=true/impl=guard ns/op", limit: "Decide/seen=true/impl=golang-jwt ns/op", inverse: true, goal: 20, least: true},
+			{what: "allocations of it", measured: "Decide/seen=true/impl=guard allocs/op"},
+			{what: "decision, token not seen before", measured: "Decide/seen=false/impl=guard ns/op", limit: "Decide/seen=false/impl=golang-jwt ns/op", goal: 1.3},
+		},
+	},
+	{
+		name: "reach", pkg: "./services/bench", pattern: "BenchmarkReach", time: "1x", once: true,
+		rows: []row{
+			{what: "revoke sent -> refused at the last of 100 guards, median, ms", measured: "Reach/guards=100 reach-p50-ms", limit: "Reach/guards=100 bare-p50-ms", goal: 1.6},
+			{what: "the same, p99, ms", measured: "Reach/guards=100 reach-p99-ms", limit: "Reach/guards=100 bare-p99-ms", goal: 1.5},
+			{what: "at the last of 1,000 guards, median, ms", measured: "Reach/guards=1000 reach-p50-ms", limit: "Reach/guards=1000 bare-p50-ms", goal: 1.3},
+			{what: "the same, p99, ms", measured: "Reach/guards=1000 reach-p99-ms", limit: "Reach/guards=1000 bare-p99-ms", goal: 1.5},
+		},
+	},
+	{
+		name: "http", pkg: "./services/bench", pattern: "BenchmarkHTTP", time: "1x",
+		rows: []row{{what: "one revocation over HTTP, one caller, ms", measured: "HTTP revoke-ms", limit: "HTTP bare-ms", goal: 1.4}},
+	},
+	{
+		name: "exchange", pkg: "./services/issuer/app", pattern: "BenchmarkExchange", time: "3s",
+		rows: []row{{what: "API key exchanges a second, load on the same machine", measured: "Exchange/peer=quash req/s", limit: "Exchange/peer=bare req/s", goal: 0.5, least: true}},
+	},
+	{
+		name: "start", pkg: "./services/bench", pattern: "BenchmarkStart", time: "3x", once: true,
+		rows: []row{{what: "guard ready with 1,000,000 live entries, ms", measured: "Start ready-ms", limit: "Start bare-ms", goal: 3}},
+	},
+	{
+		name: "rebuild", pkg: "./services/revocation/redisview", pattern: "BenchmarkRebuild", time: "1x",
+		rows: []row{{what: "Redis view of 1,000,000 entries rebuilt, s", measured: "Rebuild/what=rebuild/states=1e6 s/rebuild", limit: "Rebuild/what=pipelined-set-px/states=1e6 s/rebuild", goal: 2}},
+	},
+	{
+		name: "idle", pkg: "./services/bench", pattern: "BenchmarkIdle", time: "1x", once: true,
+		rows: []row{{what: "messages a second of an idle guard, with one revocation replica", measured: "Idle msgs/s", goal: 1.5}},
+	},
+}
+
+// figures are the values of a run by "SUB UNIT".
+type figures map[string][]float64
+
+// parse reads what go test -bench prints: name, rounds, and pairs of value and
+// unit. The number of processors is cut off the name.
+func parse(text string) figures {
+	out := figures{}
+	for line := range strings.Lines(text) {
+		f := strings.Fields(line)
+		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
+			continue
+		}
+		name := strings.TrimPrefix(f[0], "Benchmark")
+		if i := strings.LastIndexByte(name, '-'); i > 0 {
+			if _, err := strconv.Atoi(name[i+1:]); err == nil {
+				name = name[:i]
+			}
+		}
+		for i := 2; i+1 < len(f); i += 2 {
+			if v, err := strconv.ParseFloat(f[i], 64); err == nil {
+				key := name + " " + f[i+1]
+				out[key] = append(out[key], v)
+			}
+		}
+	}
+	return out
+}
+
+func (f figures) median(key string) (float64, error) {
+	v := slices.Sorted(slices.Values(f[key]))
+	if len(v) == 0 {
+		return 0, fmt.Errorf("the benchmark did not report %s", key)
+	}
+	return v[len(v)/2], nil
+}
+
+// line is the row as it is printed.
+func (r *row) line(f figures) (string, error) {
+	measured, err := f.median(r.measured)
+	if err != nil {
+		return "", err
+	}
+	if r.limit == "" {
+		return fmt.Sprintf("%s\t%s\t\t\t<= %s\t%s", r.what, number(measured), number(r.goal), met(measured <= r.goal)), nil
+	}
+	limit, err := f.median(r.limit)
+	if err != nil {
+		return "", err
+	}
+	ratio := measured / limit
+	if r.inverse {
+		ratio = limit / measured
+	}
+	sign, ok := "<=", ratio <= r.goal
+	if r.least {
+		sign, ok = ">=", ratio >= r.goal
+	}
+	return fmt.Sprintf("%s\t%s\t%s\t%.2f\t%s %s\t%s", r.what, number(measured), number(limit), ratio, sign, number(r.goal), met(ok)), nil
+}
+
+func met(ok bool) string {
+	if ok {
+		return "met"
+	}
+	return "MISSED"
+}
+
+func number(v float64) string { return strconv.FormatFloat(v, 'g', 4, 64) }
