@@ -13,8 +13,9 @@ import (
 	"github.com/quash-project/quash/shared/problem"
 )
 
-// commitPatience bounds a commit whose context has no deadline: a leader is
-// replaced in 4 to 8 s.
+// commitPatience bounds a commit, however long its request may wait for other
+// things: a leader is replaced in 4 to 8 s, and who commits has to be told soon
+// that the log can't.
 const commitPatience = 10 * time.Second
 
 // For returns a Committer that commits as the given service or caller, which is
@@ -46,11 +47,8 @@ func (l *Ledger) Commit(ctx context.Context, r commit.Request, service string) (
 	if err := l.Ready(); err != nil {
 		return commit.Answer{}, err
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, commitPatience)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeout(ctx, commitPatience)
+	defer cancel()
 	id, err := wire.NewID(l.cfg.Rand)
 	if err != nil {
 		return commit.Answer{}, err
