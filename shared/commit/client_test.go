@@ -2,6 +2,7 @@ package commit
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 	"time"
 
@@ -62,7 +63,12 @@ func TestClientTellsNoFromUnknown(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer sub.Unsubscribe() //nolint:errcheck // the next one has a subscription of its own
+			defer func() {
+				// Until the broker has heard of it, somebody is there.
+				if err := errors.Join(sub.Unsubscribe(), service.Flush()); err != nil {
+					t.Error(err)
+				}
+			}()
 			if err := service.Flush(); err != nil {
 				t.Fatal(err)
 			}

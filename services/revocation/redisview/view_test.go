@@ -214,7 +214,7 @@ func TestFrozenWriterComesBackAndWritesNothing(t *testing.T) {
 			return nil
 		})
 		after, _ := b.Metas(t.Context())
-		if len(before) != 1 || len(after) != 1 || before[0].Series != after[0].Series {
+		if gate.wrote.Load() || len(before) != 1 || len(after) != 1 || before[0].Series != after[0].Series {
 			t.Error("the writer that came back wrote its meta")
 		}
 		w.whole()
@@ -225,8 +225,9 @@ func TestFrozenWriterComesBackAndWritesNothing(t *testing.T) {
 // gatedStore holds every write up while it is frozen, after all that was decided.
 type gatedStore struct {
 	Store
-	mu   sync.Mutex
-	gate chan struct{}
+	mu    sync.Mutex
+	gate  chan struct{}
+	wrote atomic.Bool // what was held up was done afterwards
 }
 
 func (g *gatedStore) freeze() (thaw func()) {
@@ -250,7 +251,11 @@ func (g *gatedStore) Swap(ctx context.Context, meta, old, next string, entries [
 		<-gate
 		ctx = context.WithoutCancel(ctx) // it was asleep, and its deadline with it
 	}
-	return g.Store.Swap(ctx, meta, old, next, entries)
+	won, err := g.Store.Swap(ctx, meta, old, next, entries)
+	if won && gate != nil {
+		g.wrote.Store(true)
+	}
+	return won, err
 }
 
 // The answer to a write is lost, though it was done; and the write itself is.
