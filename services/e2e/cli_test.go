@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func segment(t *testing.T, token string, i int) []byte {
+func segment(t testing.TB, token string, i int) []byte {
 	t.Helper()
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {

@@ -146,7 +146,7 @@ func TestRotationRefusesNoValidToken(t *testing.T) {
 	q.wantOrders(before, http.StatusOK) // its key retired, and was not stolen
 }
 
-func kid(t *testing.T, token string) string {
+func kid(t testing.TB, token string) string {
 	t.Helper()
 	var h struct{ Kid string }
 	if err := json.Unmarshal(segment(t, token, 0), &h); err != nil {
