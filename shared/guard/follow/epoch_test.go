@@ -199,7 +199,11 @@ func TestFalseProofIsClearedByTheServiceAndAProbe(t *testing.T) {
 }
 
 func TestLostTailsUnderFaults(t *testing.T) {
-	for seed := range uint64(8) {
+	seeds := uint64(8)
+	if raced {
+		seeds = 2
+	}
+	for seed := range seeds {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSim(t, followtest.Config{Tail: 9})
 			rnd := rand.New(rand.NewPCG(seed, 7))
