@@ -175,6 +175,9 @@ func TestKeySignsOnlyOnceTheLogHasToldSo(t *testing.T) {
 	})
 	w.tell(a.ID, signing.Retiring)
 	w.want(k, b.ID)
+	if jwks := k.Public(tenant); len(jwks) != 2 {
+		t.Errorf("JWKS: %v, want the key that signs, and the one whose tokens live on", jwks)
+	}
 }
 
 // A watch can stall without an error: then the copy lacks the key of which the
