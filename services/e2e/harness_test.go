@@ -21,8 +21,17 @@ import (
 	"github.com/quash-project/quash/shared/engine/enginetest"
 )
 
-// binary is the built command line, made once a test run.
-var binary string
+// binary builds the command line, once a test run and only if a test needs it.
+var binary = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(buildDir, "quash")
+	out, err := exec.Command("go", "build", "-o", path, "github.com/quash-project/quash/services/quash").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build of the command line: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+var buildDir string
 
 func TestMain(m *testing.M) {
 	os.Exit(func() int {
@@ -32,15 +41,19 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		defer os.RemoveAll(dir)
-		binary = filepath.Join(dir, "quash")
-		build := exec.Command("go", "build", "-o", binary, "github.com/quash-project/quash/services/quash")
-		build.Stderr = os.Stderr
-		if err := build.Run(); err != nil {
-			fmt.Fprintln(os.Stderr, "build of the command line:", err)
-			return 1
-		}
+		buildDir = dir
 		return m.Run()
 	}())
+}
+
+// command is the built command line with these arguments.
+func command(ctx context.Context, t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exec.CommandContext(ctx, path, args...)
 }
 
 // deadline bounds every wait: generous, since the race detector and two cores
@@ -127,7 +140,7 @@ func (q *quash) launch() {
 	// A killed one leaves its file behind, and the new one needs a moment to remove it.
 	_ = os.Remove(filepath.Join(q.dir, "dev.env"))
 	args := append([]string{"dev", "--data", q.dir, "--listen", "127.0.0.1:0", "--demo-listen", "127.0.0.1:0"}, q.args...)
-	q.cmd = exec.Command(binary, args...)
+	q.cmd = command(context.Background(), q.t, args...)
 	q.cmd.Stdout, q.cmd.Stderr = q.out, q.out
 	q.cmd.Env = append(os.Environ(), "NO_COLOR=1")
 	if err := q.cmd.Start(); err != nil {
@@ -224,7 +237,7 @@ func (q *quash) runEnv(more map[string]string, stdin string, args ...string) res
 	q.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*deadline)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := command(ctx, q.t, args...)
 	cmd.Env = os.Environ()
 	for k, v := range q.env {
 		cmd.Env = append(cmd.Env, k+"="+v)
