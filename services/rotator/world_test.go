@@ -39,6 +39,7 @@ type world struct {
 	now      func() time.Time
 
 	sets      map[string][]byte
+	revision  uint64 // of sets
 	rotations map[string]Rotation
 	changed   chan struct{}
 
@@ -53,6 +54,7 @@ type world struct {
 
 type logged struct {
 	state *wire.KeyState // nil: an entry
+	jws   string         // of a state
 	ends  string         // kid, of an entry
 	key   string         // idempotency key, of an entry
 }
@@ -136,6 +138,7 @@ func (w *world) Set(_ context.Context, name string) (signing.Set, error) {
 func (w *world) put(s signing.Set) error {
 	data, err := json.Marshal(s)
 	w.sets[s.Tenant] = data
+	w.revision++
 	w.wake()
 	return err
 }
@@ -251,7 +254,7 @@ func (w *world) CommitKey(_ context.Context, r commit.KeyRequest) (commit.Answer
 		if st.KeyID != r.KeyID || st.Tenant != r.Tenant || r.Until != st.End+600 {
 			return fmt.Errorf("request %+v does not match its state %+v", r, st)
 		}
-		w.log = append(w.log, logged{state: &st})
+		w.log = append(w.log, logged{state: &st, jws: r.JWS})
 		a = w.answer()
 		return nil
 	})
