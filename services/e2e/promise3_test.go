@@ -225,7 +225,7 @@ func throughRedis(t *testing.T, from, into *revoke.View) {
 func TestPromise3AnyOrderAndAnyWayGiveTheSameState(t *testing.T) {
 	t.Parallel()
 	first := uint64(time.Now().UnixNano())
-	for i := range uint64(400) {
+	for i := range uint64(200) {
 		seed := first + i
 		h := newHistory(seed)
 		views := map[string]*revoke.View{"in order": revoke.NewView(), "shuffled": revoke.NewView(), "in parts": revoke.NewView()}
@@ -310,10 +310,9 @@ func TestPromise3AReleaseUndoesNoNewerHold(t *testing.T) {
 		entry(4, wire.Message{Hold: []revoke.Key{k}, First: map[revoke.Key]revoke.Stamp{k: at(2)}}),
 		entry(5, wire.Message{Release: map[revoke.Key]revoke.Stamp{k: at(2)}}),
 		entry(6, wire.Message{Hold: []revoke.Key{k}}),
-		entry(7, wire.Message{Release: map[revoke.Key]revoke.Stamp{k: at(6)}}),
 	}
-	held := []uint64{1, 2, 0, 2, 0, 6, 0} // by each, 0 for none
-	released := []uint64{0, 0, 1, 0, 2, 0, 6}
+	held := []uint64{1, 2, 0, 2, 0, 6} // by each, 0 for none
+	released := []uint64{0, 0, 1, 0, 2, 0}
 	var try func(order []int, rest []int)
 	try = func(order, rest []int) {
 		v, h, r := revoke.NewView(), uint64(0), uint64(0)
@@ -329,7 +328,7 @@ func TestPromise3AReleaseUndoesNoNewerHold(t *testing.T) {
 			try(append(append([]int{}, order...), i), others)
 		}
 	}
-	try(nil, []int{0, 1, 2, 3, 4, 5, 6})
+	try(nil, []int{0, 1, 2, 3, 4, 5})
 }
 
 // Held can be released, revoked can't: by the whole product.

@@ -220,7 +220,7 @@ func TestPromise5NoTokenSlipsThroughACut(t *testing.T) {
 	admin := s.token(s.operator)
 	g := s.guard(guard.WithNATS(s.nats.URL, s.nats.Creds(t, "orders")))
 	g.ready()
-	for round := range 24 {
+	for round := range 18 {
 		owner := fmt.Sprintf("alice%d", round)
 		key, _ := s.issue(admin, owner)
 		x := s.exchanging(key.Secret)

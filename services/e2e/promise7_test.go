@@ -153,6 +153,23 @@ func (s *services) rotation(admin, id string) (r rotated) {
 	return r
 }
 
+// confirmedBy waits until a guard has confirmed something that is committed now,
+// and so all that was committed before.
+func (s *services) confirmedBy(admin, name string) {
+	s.t.Helper()
+	r := s.commit(admin, "revoke", "token:something")
+	eventually(s.t, name+" confirms", func() error {
+		var now receipt
+		s.decode(s.api(admin, http.MethodGet, "/v1/revocations/"+r.ID, nil), http.StatusOK, &now)
+		for _, c := range now.Confirmed {
+			if c.Name == name {
+				return nil
+			}
+		}
+		return fmt.Errorf("confirmed by %+v", now.Confirmed)
+	})
+}
+
 // A guard that stands still since before a key was published holds its promotion
 // up until it has the key, or is past its limit and accepts nothing. One that
 // goes on past its limit holds nothing up.
@@ -247,6 +264,7 @@ func TestPromise7AFrozenGuardHoldsAKeyUp(t *testing.T) {
 	p3.Thaw()
 
 	// An emergency waits for nobody, and names who lacks the key.
+	s.confirmedBy(admin, "slow") // it has the key after the one that signs
 	p1.Freeze()
 	r, _ = s.rotate(admin, "30s", false)
 	stolen := s.token(user.Secret)
