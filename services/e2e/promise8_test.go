@@ -16,7 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quash-project/quash/services/revocation/audit"
-	"github.com/quash-project/quash/shared/engine"
+	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/identity"
 )
@@ -124,7 +124,7 @@ func (q *quash) admin(account string) *nats.Conn {
 	if err := set.Admin(creds, account); err != nil {
 		q.t.Fatal(err)
 	}
-	nc, err := engine.Connect(q.env["QUASH_NATS_URL"], creds, nil)
+	nc, _, err := natsfeed.Connect(q.env["QUASH_NATS_URL"], creds, "a test", nil)
 	if err != nil {
 		q.t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,8 +28,8 @@ func TestStory(t *testing.T) {
 		t.Fatalf("revoke --wait: %+v, want complete and confirmed by name", r)
 	}
 	q.wantOrders(tok, http.StatusUnauthorized)
-	if r := q.run(tok, "check", "-"); r.code != 1 {
-		t.Fatalf("check of a revoked token: exit code %d, want 1\n%s%s", r.code, r.out, r.err)
+	if r := q.run(tok, "check", "-"); r.code != 1 || strings.Contains(r.out, "via:") || !strings.Contains(r.out, "ended key:"+key.ID+" since ") {
+		t.Fatalf("check of a revoked token: exit code %d, want 1 and what hits it by its name\n%s%s", r.code, r.out, r.err)
 	}
 	if _, status := q.tryExchange(key.Secret); status != http.StatusBadRequest {
 		t.Fatalf("exchange of a revoked key: status %d, want 400", status)

@@ -10,7 +10,6 @@ import (
 
 	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/identity"
@@ -113,44 +112,6 @@ func (n *NATS) Server() *server.Server { return n.server }
 func (n *NATS) Shutdown() {
 	n.server.Shutdown()
 	n.server.WaitForShutdown()
-}
-
-// Connect connects with the credentials in a file: with the name that they
-// give, an inbox that nobody else can read, and without end. It does not wait
-// for the server to be there.
-func Connect(url, credsFile string, log *zap.Logger, extra ...nats.Option) (*nats.Conn, error) {
-	name, err := identity.NameIn(credsFile)
-	if err != nil {
-		return nil, err
-	}
-	if log == nil {
-		log = zap.NewNop()
-	}
-	return nats.Connect(url, append([]nats.Option{
-		nats.Name(name),
-		nats.UserCredentials(credsFile),
-		nats.CustomInboxPrefix(identity.InboxPrefix(name)),
-		nats.MaxReconnects(-1),
-		nats.IgnoreAuthErrorAbort(), // otherwise the same refusal twice closes for good
-		nats.RetryOnFailedConnect(true),
-		nats.ReconnectBufSize(-1), // a publish while disconnected fails at once, and is not sent later
-		nats.ReconnectWait(250 * time.Millisecond),
-		nats.PingInterval(5 * time.Second),
-		nats.MaxPingsOutstanding(2),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			log.Warn("connection to NATS lost", zap.String("user", name), zap.Error(err))
-		}),
-		nats.ReconnectHandler(func(c *nats.Conn) {
-			log.Info("connected to NATS again", zap.String("user", name), zap.String("url", c.ConnectedUrlRedacted()))
-		}),
-		nats.ErrorHandler(func(_ *nats.Conn, s *nats.Subscription, err error) {
-			subject := ""
-			if s != nil {
-				subject = s.Subject
-			}
-			log.Warn("NATS", zap.String("user", name), zap.String("subject", subject), zap.Error(err))
-		}),
-	}, extra...)...)
 }
 
 // zapLogger writes the server's log; its notices are our debug lines.

@@ -6,26 +6,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/nats-io/jwt/v2"
 	"github.com/nats-io/nkeys"
 )
-
-// NameIn returns the user's name in a credentials file, as the server knows it.
-func NameIn(credsFile string) (string, error) {
-	data, err := os.ReadFile(credsFile)
-	if err != nil {
-		return "", err
-	}
-	token, err := jwt.ParseDecoratedJWT(data)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", credsFile, err)
-	}
-	c, err := jwt.DecodeUserClaims(token)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", credsFile, err)
-	}
-	return c.Name, nil
-}
 
 type newPair func() (nkeys.KeyPair, error)
 

@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/quash-project/quash/shared/guard/natsfeed"
 )
 
 func TestIdentitiesSurviveAndArePrivate(t *testing.T) {
@@ -84,7 +86,11 @@ func TestNewRoleIsAddedToOldIdentities(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if name, err := NameIn(s.Creds(Monitor)); err != nil || name != Monitor {
+	creds, err := os.ReadFile(s.Creds(Monitor))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if name, err := natsfeed.UserName(creds); err != nil || name != Monitor {
 		t.Errorf("the new role's user is %q, %v", name, err)
 	}
 	if is, err := os.ReadFile(s.Creds(Issuer)); err != nil || string(is) != string(kept) {

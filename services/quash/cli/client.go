@@ -3,7 +3,6 @@ package cli
 import (
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -24,7 +23,15 @@ type clientRecord struct {
 }
 
 func (a *app) clientCmd() *cobra.Command {
-	return group("client", "OAuth clients", a.clientCreateCmd(), a.clientListCmd(), a.clientShowCmd(), a.clientDeleteCmd())
+	r := records{
+		app: a, what: "a client", path: "/v1/clients", show: a.showClient,
+		head: []string{"CLIENT_ID", "NAME", "GRANTS", "SCOPES", "STATE"},
+		row: row(func(k clientRecord) []string {
+			return []string{k.ClientID, k.Name, strings.Join(k.Grants, " "), strings.Join(k.Scopes, " "), k.State}
+		}),
+		deletes: "Delete a client, its secrets and keys, and end every token that came from them",
+	}
+	return group("client", "OAuth clients", a.clientCreateCmd(), r.listCmd(), r.showCmd(), r.deleteCmd())
 }
 
 func (a *app) clientCreateCmd() *cobra.Command {
@@ -71,67 +78,4 @@ func (a *app) showClient(raw json.RawMessage) error {
 		a.note("The secret is shown this once. To revoke the client: quash revoke client:%s --reason TEXT", k.ClientID)
 	}
 	return nil
-}
-
-func (a *app) clientListCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "list", Short: "List clients", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			items, err := a.list(cmd.Context(), "/v1/clients", nil)
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.items(items)
-			}
-			var rows [][]string
-			for _, it := range items {
-				var k clientRecord
-				if err := json.Unmarshal(it, &k); err != nil {
-					return err
-				}
-				rows = append(rows, []string{k.ClientID, k.Name, strings.Join(k.Grants, " "), strings.Join(k.Scopes, " "), k.State})
-			}
-			a.table([]string{"CLIENT_ID", "NAME", "GRANTS", "SCOPES", "STATE"}, rows)
-			return nil
-		},
-	}
-}
-
-func (a *app) clientShowCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "show ID", Short: "Show a client, without its secret", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeIDs("/v1/clients"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodGet, Path: "/v1/clients/" + url.PathEscape(args[0])})
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.json(raw)
-			}
-			return a.showClient(raw)
-		},
-	}
-}
-
-func (a *app) clientDeleteCmd() *cobra.Command {
-	var reason string
-	c := &cobra.Command{
-		Use: "delete ID", Short: "Delete a client, its secrets and keys, and end every token that came from them", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeIDs("/v1/clients"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			q := url.Values{}
-			if reason != "" {
-				q.Set("reason", reason)
-			}
-			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodDelete, Path: "/v1/clients/" + url.PathEscape(args[0]), Query: q})
-			if err != nil {
-				return err
-			}
-			return a.deleted(raw, args[0])
-		},
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for the audit")
-	return c
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
@@ -165,7 +166,7 @@ func (a *app) examineNATS() finding {
 	}
 	opts := []nats.Option{nats.Timeout(5 * time.Second), nats.NoReconnect()}
 	if creds != "" {
-		opts = append(opts, nats.UserCredentials(creds))
+		opts = append(opts, natsfeed.Credentials(creds))
 	}
 	nc, err := nats.Connect(url, opts...)
 	if err != nil {

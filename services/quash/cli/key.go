@@ -1,10 +1,8 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -12,66 +10,6 @@ import (
 
 	"github.com/quash-project/quash/services/quash/api"
 )
-
-// group is a command that only has subcommands.
-func group(use, short string, subs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{
-		Use: use, Short: short,
-		Args: cobra.MatchAll(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return usage("%s needs one of its commands: %s", cmd.CommandPath(), names(cmd))
-		},
-	}
-	c.AddCommand(subs...)
-	return c
-}
-
-func names(cmd *cobra.Command) string {
-	var n []string
-	for _, s := range cmd.Commands() {
-		if s.IsAvailableCommand() {
-			n = append(n, s.Name())
-		}
-	}
-	return strings.Join(n, ", ")
-}
-
-// call makes one request and returns the answer as it came.
-func (a *app) call(ctx context.Context, c api.Call) (json.RawMessage, error) {
-	cl, err := a.api()
-	if err != nil {
-		return nil, err
-	}
-	var raw json.RawMessage
-	err = cl.Do(ctx, c, &raw)
-	return raw, err
-}
-
-// list fetches all pages of a list.
-func (a *app) list(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
-	var all []json.RawMessage
-	if query == nil {
-		query = url.Values{}
-	}
-	for {
-		raw, err := a.call(ctx, api.Call{Method: http.MethodGet, Path: path, Query: query})
-		if err != nil {
-			return nil, err
-		}
-		var page struct {
-			Items []json.RawMessage `json:"items"`
-			Next  string            `json:"next_page"`
-		}
-		if err := json.Unmarshal(raw, &page); err != nil {
-			return nil, err
-		}
-		all = append(all, page.Items...)
-		if page.Next == "" {
-			return all, nil
-		}
-		query.Set("page", page.Next)
-	}
-}
 
 type keyRecord struct {
 	ID        string   `json:"id"`
@@ -87,7 +25,17 @@ type keyRecord struct {
 }
 
 func (a *app) keyCmd() *cobra.Command {
-	return group("key", "API keys", a.keyCreateCmd(), a.keyListCmd(), a.keyShowCmd(), a.keyDeleteCmd())
+	r := records{
+		app: a, what: "an API key", path: "/v1/keys", show: a.showKey,
+		head: []string{"ID", "OWNER", "NAME", "SCOPES", "ROLES", "STATE", "EXPIRES"},
+		row: row(func(k keyRecord) []string {
+			return []string{k.ID, k.Owner, k.Name, strings.Join(k.Scopes, " "), strings.Join(k.Roles, " "), k.State, k.ExpiresAt}
+		}),
+		deletes: "Delete an API key, and end every token that came from it",
+	}
+	list := r.listCmd()
+	list.Flags().String("owner", "", "only those of this principal")
+	return group("key", "API keys", a.keyCreateCmd(), list, r.showCmd(), r.deleteCmd())
 }
 
 func (a *app) keyCreateCmd() *cobra.Command {
@@ -162,94 +110,5 @@ func (a *app) showKey(raw json.RawMessage) error {
 	if k.Secret != "" {
 		a.note("The secret is shown this once. To revoke the key: quash revoke key:%s --reason TEXT", k.ID)
 	}
-	return nil
-}
-
-func (a *app) keyListCmd() *cobra.Command {
-	var owner string
-	c := &cobra.Command{
-		Use: "list", Short: "List API keys", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			q := url.Values{}
-			if owner != "" {
-				q.Set("owner", owner)
-			}
-			items, err := a.list(cmd.Context(), "/v1/keys", q)
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.items(items)
-			}
-			var rows [][]string
-			for _, it := range items {
-				var k keyRecord
-				if err := json.Unmarshal(it, &k); err != nil {
-					return err
-				}
-				rows = append(rows, []string{k.ID, k.Owner, k.Name, strings.Join(k.Scopes, " "), strings.Join(k.Roles, " "), k.State, k.ExpiresAt})
-			}
-			a.table([]string{"ID", "OWNER", "NAME", "SCOPES", "ROLES", "STATE", "EXPIRES"}, rows)
-			return nil
-		},
-	}
-	c.Flags().StringVar(&owner, "owner", "", "only those of this principal")
-	return c
-}
-
-// items prints a list as the API gives it, all pages in one.
-func (a *app) items(items []json.RawMessage) error {
-	if items == nil {
-		items = []json.RawMessage{}
-	}
-	return a.value(map[string]any{"items": items})
-}
-
-func (a *app) keyShowCmd() *cobra.Command {
-	return &cobra.Command{
-		Use: "show ID", Short: "Show an API key, without its secret", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeIDs("/v1/keys"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodGet, Path: "/v1/keys/" + url.PathEscape(args[0])})
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.json(raw)
-			}
-			return a.showKey(raw)
-		},
-	}
-}
-
-func (a *app) keyDeleteCmd() *cobra.Command {
-	var reason string
-	c := &cobra.Command{
-		Use: "delete ID", Short: "Delete an API key, and end every token that came from it", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeIDs("/v1/keys"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			q := url.Values{}
-			if reason != "" {
-				q.Set("reason", reason)
-			}
-			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodDelete, Path: "/v1/keys/" + url.PathEscape(args[0]), Query: q})
-			if err != nil {
-				return err
-			}
-			return a.deleted(raw, args[0])
-		},
-	}
-	c.Flags().StringVar(&reason, "reason", "", "why, for the audit")
-	return c
-}
-
-func (a *app) deleted(raw json.RawMessage, id string) error {
-	if a.output == "json" {
-		if len(raw) == 0 {
-			return a.value(map[string]any{"id": id, "deleted": true})
-		}
-		return a.json(raw)
-	}
-	a.fields("deleted", id)
 	return nil
 }

@@ -56,7 +56,7 @@ func (a *app) rotateSigningKeyCmd() *cobra.Command {
 	}
 	f := c.Flags()
 	f.StringVar(&reason, "reason", "", "why, for the audit (required)")
-	f.StringVar(&alg, "alg", "", "the algorithm of the key after the next: ES256 or EdDSA (default: as now)")
+	f.StringVar(&alg, "alg", "", "the algorithm of the new key: ES256 or EdDSA (default: that of the key which stands next)")
 	f.BoolVar(&emergency, "emergency", false, "the signing key is stolen: revoke it, the next one signs at once")
 	f.DurationVar(&wait, "wait", 30*time.Second, "wait so long for the new key to sign; exit code 3 if it does not yet")
 	f.StringVar(&key, "idempotency-key", "", "repeat a request whose outcome is unknown (default: a new one)")

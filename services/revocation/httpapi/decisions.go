@@ -81,7 +81,7 @@ func (h *handlers) decide(ctx context.Context, in *decideInput) (*decideOutput, 
 	if in.Body.Fresh {
 		req.MaxStale = guard.Probe
 	}
-	return &decideOutput{decisionOf(h.s.Guard.Explain(ctx, in.Body.Token, req))}, nil
+	return &decideOutput{decisionOf(h.s.Explain(ctx, caller(ctx), in.Body.Token, req))}, nil
 }
 
 func decisionOf(e guard.Explanation) Decision {

@@ -225,3 +225,15 @@ func (l *Ledger) EventAt(ctx context.Context, s wire.Stored) (Event, error) {
 	}
 	return readEvent(r.data)
 }
+
+// EventOf returns the event at a position, if the log still has it.
+func (l *Ledger) EventOf(ctx context.Context, at revoke.Stamp) (Event, error) {
+	r, err := l.getBySeq(ctx, at.Seq)
+	if err != nil {
+		return Event{}, err
+	}
+	if l.place(r.stored).Epoch != at.Epoch {
+		return Event{}, ErrNoMessage
+	}
+	return readEvent(r.data)
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/quash-project/quash/shared/engine"
+	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/identity"
 )
 
@@ -164,7 +165,7 @@ func (n *NATSServer) Admin(t testing.TB, account string) *nats.Conn {
 
 func (n *NATSServer) dial(t testing.TB, creds string, extra ...nats.Option) *nats.Conn {
 	t.Helper()
-	c, err := engine.Connect(n.URL, creds, nil, append([]nats.Option{
+	c, _, err := natsfeed.Connect(n.URL, creds, "a test", nil, append([]nats.Option{
 		nats.ReconnectWait(20 * time.Millisecond), nats.ReconnectJitter(0, 0), nats.RetryOnFailedConnect(false),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}, extra...)...)

@@ -43,7 +43,7 @@ func Connect(url, credsFile, name string, log *zap.Logger, more ...nats.Option) 
 	if err != nil {
 		return nil, "", fmt.Errorf("NATS credentials %s: %w", credsFile, err)
 	}
-	opts := append(Options(user, name, log), nats.UserCredentials(credsFile))
+	opts := append(Options(user, name, log), Credentials(credsFile))
 	nc, err = nats.Connect(url, append(opts, more...)...)
 	if err != nil {
 		if bad := (*neturl.Error)(nil); errors.As(err, &bad) {
@@ -52,6 +52,33 @@ func Connect(url, credsFile, name string, log *zap.Logger, more ...nats.Option) 
 		return nil, "", fmt.Errorf("NATS at %s: %w", redact(url), err)
 	}
 	return nc, user, nil
+}
+
+// Credentials are those in a file, read again for each connection, so that a
+// replaced file counts from the next one. Unlike nats.UserCredentials it takes
+// the path as it is: that expands $ and ~ in it.
+func Credentials(path string) nats.Option {
+	return nats.UserJWT(func() (string, error) {
+		creds, err := os.ReadFile(path)
+		if err != nil {
+			return "", err
+		}
+		token, err := nkeys.ParseDecoratedJWT(creds)
+		clear(creds)
+		return token, err
+	}, func(nonce []byte) ([]byte, error) {
+		creds, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		defer clear(creds)
+		pair, err := nkeys.ParseDecoratedNKey(creds)
+		if err != nil {
+			return nil, err
+		}
+		defer pair.Wipe()
+		return pair.Sign(nonce)
+	})
 }
 
 // Options are what a connection needs whose user is named so: it comes back
