@@ -42,6 +42,12 @@ func (w *watches) kick() {
 	}
 }
 
+func (w *watches) none() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.all) == 0
+}
+
 func (w *watches) list() []*watch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -67,6 +73,7 @@ func (g *Guard) Watch(ctx context.Context, c *Claims) (context.Context, context.
 	g.watches.mu.Lock()
 	g.watches.all[one] = struct{}{}
 	g.watches.mu.Unlock()
+	g.watches.kick()
 	if g.hitNow(c.verified) { // between the decision and here
 		end(ErrHit)
 	}
@@ -98,7 +105,8 @@ func (g *Guard) watchLoop(ctx context.Context) {
 	}
 	for {
 		var changed <-chan struct{}
-		if r := g.Reader(); r != nil {
+		// Where nobody watches a revocation wakes nobody.
+		if r := g.Reader(); r != nil && !g.watches.none() {
 			changed = r.Changed() // before looking: what comes while looking counts as a change
 		}
 		for _, one := range g.watches.list() {
