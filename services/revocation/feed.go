@@ -26,6 +26,9 @@ type Happening struct {
 // Targets returns its targets, readable.
 func (h Happening) Targets() []string { return readable(h.Event) }
 
+// Issuer returns the foreign issuer of its targets; empty: the tenant's own.
+func (h Happening) Issuer() string { return issuerOf(h.Event) }
+
 // Feed hands on what is stored to whoever watches. As a ledger.Observer it is
 // told by the goroutine that applies the log, and blocks nobody.
 type Feed struct {

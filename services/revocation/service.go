@@ -53,6 +53,7 @@ type Entry struct {
 	At          revoke.Stamp
 	CommittedAt time.Time
 	Op          string
+	Issuer      string // short name of a foreign one; empty: the tenant's own
 	Targets     []string
 	Reason      string
 	Actor       string
@@ -76,6 +77,7 @@ func (s *Service) Commit(ctx context.Context, who Caller, r Request, wait time.D
 		Reason: r.Reason, Actor: who.Actor, Repeated: a.Repeated,
 	}
 	for _, t := range req.Targets {
+		e.Issuer = foreign(t.Issuer)
 		e.Targets = append(e.Targets, revoke.Target{Kind: t.Kind, ID: t.ID}.String())
 	}
 	e.Confirmation = s.confirm(ctx, e, wait)
@@ -168,7 +170,7 @@ func (s *Service) Find(ctx context.Context, who Caller, id string, wait time.Dur
 	}
 	e := Entry{
 		ID: id, At: at.Position().Stamp, CommittedAt: time.UnixMilli(at.Message.At), Op: ev.Data.Op,
-		Reason: ev.Data.Reason, Actor: ev.Data.Actor, Targets: readable(ev),
+		Reason: ev.Data.Reason, Actor: ev.Data.Actor, Issuer: issuerOf(ev), Targets: readable(ev),
 	}
 	e.Confirmation = s.confirm(ctx, e, wait)
 	return e, nil
@@ -182,6 +184,21 @@ func base64url(s string) bool {
 		}
 	}
 	return true
+}
+
+// issuerOf returns the foreign issuer of an event's targets: a request has one.
+func issuerOf(ev ledger.Event) string {
+	if len(ev.Data.Targets) == 0 {
+		return ""
+	}
+	return foreign(ev.Data.Targets[0].Issuer)
+}
+
+func foreign(issuer string) string {
+	if issuer == revoke.Own {
+		return ""
+	}
+	return issuer
 }
 
 func readable(ev ledger.Event) []string {

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/guard/revoke"
 )
 
 type fleetAnswer struct {
@@ -86,10 +87,40 @@ type event struct {
 	Sequence uint64   `json:"sequence"`
 	Kind     string   `json:"kind"`
 	Op       string   `json:"op"`
+	Issuer   string   `json:"issuer"`
 	Targets  []string `json:"targets"`
+	Name     string   `json:"name"`
+	Instance string   `json:"instance"`
+	KeyID    string   `json:"kid"`
+	Missed   bool     `json:"missed"`
 	Actor    string   `json:"actor"`
 	Reason   string   `json:"reason"`
 	At       string   `json:"at"`
+}
+
+// line is how a person reads it.
+func (e event) line() string {
+	what := []string{e.At, fmt.Sprintf(" %d.%d", e.Epoch, e.Sequence), " " + e.Kind}
+	if e.Op != "" {
+		what[2] = " " + e.Op
+	}
+	what = append(what, e.Targets...)
+	switch {
+	case e.KeyID != "":
+		what = append(what, revoke.KindSigningKey.String()+":"+e.KeyID)
+	case e.Instance != "":
+		what = append(what, e.Name, e.Instance)
+	}
+	if e.Issuer != "" {
+		what = append(what, "of issuer "+e.Issuer)
+	}
+	if e.Actor != "" {
+		what = append(what, " by "+e.Actor)
+	}
+	if e.Reason != "" {
+		what = append(what, " ("+e.Reason+")")
+	}
+	return strings.Join(what, " ")
 }
 
 func (a *app) watchCmd() *cobra.Command {
@@ -147,18 +178,10 @@ func (a *app) follow(ctx context.Context, cl *api.Client) error {
 		if err := json.Unmarshal([]byte(data), &e); err != nil {
 			return fmt.Errorf("feed: %w", err)
 		}
-		what := e.Kind
-		if e.Op != "" {
-			what = e.Op
+		if e.Missed {
+			a.note("quash: some of the feed was missed: this watcher was too slow")
 		}
-		line := fmt.Sprintf("%s  %d.%d  %s %s", e.At, e.Epoch, e.Sequence, what, strings.Join(e.Targets, " "))
-		if e.Actor != "" {
-			line += "  by " + e.Actor
-		}
-		if e.Reason != "" {
-			line += "  (" + e.Reason + ")"
-		}
-		if _, err := fmt.Fprintln(a.env.Out, clean(line)); err != nil {
+		if _, err := fmt.Fprintln(a.env.Out, clean(e.line())); err != nil {
 			return err
 		}
 	}

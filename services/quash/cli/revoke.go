@@ -64,6 +64,9 @@ or - for a leaked API key, client secret or token on standard input.`,
 			if f.reason == "" {
 				return usage("--reason is missing: it stands in the audit, as in --reason \"key found in a public repository\"")
 			}
+			if cmd.Flags().Changed("for") && f.hold <= 0 {
+				return usage("--for %s: a hold takes some time; leave it out for one until released", f.hold)
+			}
 			return a.commit(cmd.Context(), op, args, f)
 		},
 	}
@@ -81,8 +84,8 @@ or - for a leaked API key, client secret or token on standard input.`,
 }
 
 func (a *app) commit(ctx context.Context, op string, args []string, f revokeFlags) error {
-	if f.wait < 0 || f.hold < 0 {
-		return usage("--wait and --for are not negative")
+	if f.wait < 0 {
+		return usage("--wait %s: it is not negative", f.wait)
 	}
 	if f.key == "" {
 		f.key = uuid.NewString()
@@ -276,6 +279,9 @@ func (a *app) pasted(ctx context.Context) ([]string, error) {
 	}
 	var out []string
 	for n, secret := range strings.Fields(text) {
+		if strings.EqualFold(secret, "bearer") || strings.EqualFold(secret, "authorization:") {
+			continue // pasted with its header
+		}
 		t, err := a.recognize(ctx, secret)
 		if err != nil {
 			return nil, fmt.Errorf("secret %d on standard input: %w", n+1, err)
@@ -288,6 +294,9 @@ func (a *app) pasted(ctx context.Context) ([]string, error) {
 func (a *app) recognize(ctx context.Context, secret string) (string, error) {
 	if strings.Count(secret, ".") == 2 {
 		return a.tokenTarget(secret)
+	}
+	if !looksSecret(secret) {
+		return "", usage("it is neither a token (three parts with dots between) nor a Quash key or secret (quash_key_… or quash_secret_…)")
 	}
 	raw, err := a.call(ctx, api.Call{Method: http.MethodPost, Path: "/v1/lookups", Body: map[string]any{"secret": secret}})
 	if err != nil {

@@ -90,6 +90,8 @@ func ours(path string, emptyToo bool) error {
 	return nil
 }
 
+var errLocked = errors.New("it is locked")
+
 func lockDir(path string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(path, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -98,8 +100,11 @@ func lockDir(path string) (*os.File, error) {
 	if err := tryLock(f); err != nil {
 		pid, _ := io.ReadAll(io.LimitReader(f, 20))
 		_ = f.Close()
-		return nil, fmt.Errorf("another quash dev (process %s) runs in %s: stop it, or name another directory with --data (%w)",
-			strings.TrimSpace(string(pid)), path, err)
+		if !errors.Is(err, errLocked) {
+			return nil, fmt.Errorf("lock %s: %w", path, err)
+		}
+		return nil, fmt.Errorf("another quash dev (process %s) runs in %s: stop it, or name another directory with --data",
+			strings.TrimSpace(string(pid)), path)
 	}
 	if err := errors.Join(f.Truncate(0), writeAt(f, fmt.Sprintf("%d\n", os.Getpid()))); err != nil {
 		_ = f.Close()

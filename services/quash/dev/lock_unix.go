@@ -3,6 +3,7 @@
 package dev
 
 import (
+	"errors"
 	"os"
 	"syscall"
 )
@@ -10,5 +11,9 @@ import (
 // tryLock locks a file against other processes; the lock ends with the process,
 // however that ends.
 func tryLock(f *os.File) error {
-	return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return errLocked
+	}
+	return err
 }

@@ -20,6 +20,7 @@ type Happening struct {
 	Sequence uint64     `json:"sequence"`
 	Kind     string     `json:"kind"`
 	Op       string     `json:"op,omitempty"`
+	Issuer   string     `json:"issuer,omitempty"` // of the targets, if it is not the tenant's own
 	Targets  []string   `json:"targets,omitempty"`
 	Actor    string     `json:"actor,omitempty"`
 	Reason   string     `json:"reason,omitempty"`
@@ -98,7 +99,7 @@ func (h *handlers) watch(w http.ResponseWriter, r *http.Request) {
 func show(w http.ResponseWriter, x revocation.Happening) error {
 	d := x.Event.Data
 	data, err := json.Marshal(Happening{
-		Epoch: x.At.Epoch, Sequence: x.At.Seq, Kind: x.Kind, Op: d.Op, Targets: x.Targets(), Actor: d.Actor, Reason: d.Reason,
+		Epoch: x.At.Epoch, Sequence: x.At.Seq, Kind: x.Kind, Op: d.Op, Issuer: x.Issuer(), Targets: x.Targets(), Actor: d.Actor, Reason: d.Reason,
 		Name: d.Name, Instance: d.Instance, KeyID: d.KeyID, At: frame.Time(x.Stored), Missed: x.Missed,
 	})
 	if err != nil {

@@ -69,6 +69,7 @@ type Entry struct {
 	Sequence    uint64        `json:"sequence"`
 	CommittedAt frame.Time    `json:"committed_at"`
 	Op          string        `json:"op" enum:"revoke,hold,release"`
+	Issuer      string        `json:"issuer,omitempty" doc:"of the targets, if it is not your tenant's own"`
 	Targets     []string      `json:"targets"`
 	Reason      string        `json:"reason"`
 	Actor       string        `json:"actor"`
@@ -87,7 +88,7 @@ func (Entry) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
 func EntryOf(e revocation.Entry) Entry {
 	out := Entry{
 		ID: e.ID, Epoch: e.At.Epoch, Sequence: e.At.Seq, CommittedAt: frame.Time(e.CommittedAt), Op: e.Op,
-		Targets: e.Targets, Reason: e.Reason, Actor: e.Actor, Complete: e.Complete,
+		Issuer: e.Issuer, Targets: e.Targets, Reason: e.Reason, Actor: e.Actor, Complete: e.Complete,
 		Confirmed: make([]Confirmed, 0, len(e.Confirmed)), Unconfirmed: make([]Unconfirmed, 0, len(e.Unconfirmed)),
 	}
 	for _, c := range e.Confirmed {
