@@ -68,6 +68,7 @@ func (s *source) read(ctx context.Context) error {
 	}
 	c, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from.Sequence + 1, InactiveThreshold: 2 * checkEvery,
+		MaxResetAttempts: 1, // by default it tries for ever, whatever ctx says
 	})
 	if err != nil {
 		return fmt.Errorf("read from %d: %w", from.Sequence+1, err)

@@ -47,6 +47,7 @@ func Verify(ctx context.Context, nc *nats.Conn, yield func(Item) error) (Summary
 	}
 	c, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverAllPolicy, InactiveThreshold: 5 * time.Second,
+		MaxResetAttempts: 1, // by default it tries for ever, whatever ctx says
 	})
 	if err != nil {
 		return sum, fmt.Errorf("audit: %w", err)

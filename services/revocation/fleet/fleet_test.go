@@ -23,7 +23,6 @@ type world struct {
 	epoch  uint64
 	seq    uint64
 	ids    map[uint64]string
-	redis  *redisView
 	full   error // of Join and Out
 	joined []wire.JoinRequest
 	outs   []ledger.OutOrder

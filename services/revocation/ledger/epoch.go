@@ -67,18 +67,43 @@ func (l *Ledger) onProof(ctx context.Context, p proof) {
 	})
 }
 
-// firstEpoch begins the first history, if the log has none.
+// firstEpoch begins the first history, if the log has none. It may have had one
+// that Redis remembers: then the new one is above that.
 func (l *Ledger) firstEpoch(ctx context.Context) error {
 	_, err := l.getLast(ctx, wire.LogEpoch)
 	if !errors.Is(err, ErrNoMessage) {
 		return err
 	}
-	err = l.publishEpoch(ctx, uint64(l.cfg.Now().UnixMilli()), revoke.Stamp{}, 0, "the log is new")
+	former, err := l.formerEpoch(ctx)
+	if err != nil {
+		return err
+	}
+	number := max(uint64(l.cfg.Now().UnixMilli()), former+1)
+	err = l.publishEpoch(ctx, number, revoke.Stamp{}, 0, "the log is new")
 	var exists errExists
 	if errors.As(err, &exists) {
 		return nil // another replica was first
 	}
 	return err
+}
+
+// formerEpoch is the newest that Redis remembers, 0 for none. Without Redis, where
+// there should be one, nobody knows what an empty log has lost.
+func (l *Ledger) formerEpoch(ctx context.Context) (newest uint64, err error) {
+	if l.cfg.Remembered == nil {
+		return 0, nil
+	}
+	most := uint64(l.cfg.Now().Add(maxAhead).UnixMilli())
+	err = l.cfg.Remembered(ctx, func(_ revoke.Key, s revoke.State) bool {
+		if e := max(s.Cut.Epoch, s.Held.Epoch, s.Released.Epoch); e <= most {
+			newest = max(newest, e)
+		}
+		return ctx.Err() == nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("the log is empty, and what Redis may remember of a former one can't be read: %w", err)
+	}
+	return newest, ctx.Err()
 }
 
 func (l *Ledger) publishEpoch(ctx context.Context, number uint64, d revoke.Stamp, after uint64, why string) error {

@@ -57,12 +57,26 @@ func (l *Ledger) Run(ctx context.Context) error {
 			}
 		case p := <-l.proofs:
 			l.onProof(ctx, p)
+		case <-l.lost:
+			if l.vanished(ctx) {
+				l.log.Error("the log's stream is gone; it is made again, and filled with what is remembered")
+				l.again(ctx, "make the log again, which is gone")
+			}
 		case <-recheck.C:
 			l.recheckClock(ctx)
 		case <-sweep.C:
 			l.view.Drop(l.cfg.Now().Unix())
 		}
 	}
+}
+
+// vanished reports whether the stream was deleted. One that only has no leader
+// now answers otherwise, or not at all.
+func (l *Ledger) vanished(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
+	defer cancel()
+	_, err := l.js.Stream(ctx, wire.Stream)
+	return errors.Is(err, jetstream.ErrStreamNotFound)
 }
 
 func (l *Ledger) again(ctx context.Context, what string) {
@@ -322,6 +336,7 @@ func (l *Ledger) read(ctx context.Context, from, upTo uint64, yield func(wire.St
 	c, err := l.js.OrderedConsumer(ctx, wire.Stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, HeadersOnly: true,
 		InactiveThreshold: 10 * time.Second,
+		MaxResetAttempts:  1, // by default it tries for ever, whatever ctx says
 	})
 	if err != nil {
 		return fmt.Errorf("read the log from %d: %w", from, err)

@@ -32,6 +32,7 @@ type Ledger struct {
 	// history; a commit at or below it shows that the log went back.
 	seen   atomic.Uint64
 	proofs chan proof
+	lost   chan struct{} // the broker has no stream for what was published
 	feed   chan *nats.Msg
 
 	observers []Observer // before Run only
@@ -77,7 +78,7 @@ func New(cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, log: cfg.Log.Named("ledger"), nc: cfg.NATS, js: js, replica: replica,
 		view: revoke.NewView(), ring: newRing(cfg.RingSize), keys: map[string]wire.Stored{},
-		changed: make(chan struct{}), proofs: make(chan proof, 1), feed: make(chan *nats.Msg, 1<<16),
+		changed: make(chan struct{}), proofs: make(chan proof, 1), lost: make(chan struct{}, 1), feed: make(chan *nats.Msg, 1<<16),
 	}
 	l.clock = clock{now: cfg.Now, log: l.log}
 	l.ticks = &ticks{commit: l.commitTick, ordinary: cfg.OrdinaryGather, urgent: cfg.UrgentGather, log: l.log}

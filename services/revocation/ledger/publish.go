@@ -76,6 +76,12 @@ func (l *Ledger) publish(ctx context.Context, o outgoing) (wire.Position, error)
 	defer cancel()
 	ack, err := l.js.PublishMsg(ctx, msg)
 	if err != nil {
+		if errors.Is(err, jetstream.ErrNoStreamResponse) {
+			select {
+			case l.lost <- struct{}{}:
+			default: // it will look anyway
+			}
+		}
 		return wire.Position{}, classify(err)
 	}
 	p := wire.Position{ID: o.message.ID}

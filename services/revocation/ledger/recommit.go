@@ -91,11 +91,12 @@ func (l *Ledger) recommit(ctx context.Context, h *history) error {
 }
 
 // finishEpoch commits again what Redis holds and the log lacks, at a start soon
-// after an epoch began: whoever began it may have died before it was done.
+// after an epoch began: the first one of a log that was lost, or whoever began it
+// may have died before it was done.
 func (l *Ledger) finishEpoch(ctx context.Context) error {
 	epochs := l.view.Epochs()
 	young := time.UnixMilli(int64(epochs.Current().Number)).After(l.cfg.Now().Add(-maxAhead))
-	if l.cfg.Remembered == nil || len(epochs) < 2 || !young {
+	if l.cfg.Remembered == nil || len(epochs) == 0 || !young {
 		return nil
 	}
 	l.owed = &memory{epochs: epochs[:len(epochs)-1]}
