@@ -114,6 +114,9 @@ func Register[I, O any](a *API, op huma.Operation, scope string, handler func(co
 		}
 		return out, nil
 	})
+	for _, s := range a.OpenAPI().Components.Schemas.Map() {
+		noNullLists(s)
+	}
 	a.describe(&op)
 }
 

@@ -128,6 +128,16 @@ func kindOf(status int) problem.Kind {
 	return problem.Internal
 }
 
+// noNullLists takes back that a list may be null, which huma says of every slice:
+// no answer of ours has one, and no request may.
+func noNullLists(s *huma.Schema) {
+	for _, p := range s.Properties {
+		if p.Type == huma.TypeArray {
+			p.Nullable = false
+		}
+	}
+}
+
 // OrNull says in the schema of an answer that a member may be null, which
 // huma can't say of an object. It is for a type's TransformSchema.
 func OrNull(s *huma.Schema, member string) *huma.Schema {

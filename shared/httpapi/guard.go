@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/quash-project/quash/shared/guard"
@@ -22,11 +23,11 @@ func (b byGuard) Authorize(ctx context.Context, token string, scopes []string) (
 			Scopes: d.Token.Scopes, TokenID: d.Token.ID,
 		}, nil
 	case d.Outcome == guard.Unavailable:
-		e := problem.New(problem.Unavailable, "can't tell now whether this token is good: %s; try again", d.Reason)
+		e := problem.Wrap(problem.Unavailable, errors.New(d.Reason), "%s", d.Public())
 		e.RetryAfter = d.RetryAfter
 		return Caller{}, e
 	case d.Error == guard.ErrorInsufficientScope:
 		return Caller{}, problem.New(problem.Forbidden, "the token lacks the scope %s", strings.Join(scopes, " "))
 	}
-	return Caller{}, problem.New(problem.Unauthorized, "the access token is not good: %s", d.Reason)
+	return Caller{}, problem.Wrap(problem.Unauthorized, errors.New(d.Reason), "the access token is not good: %s", d.Public())
 }
