@@ -63,6 +63,13 @@ func TestExitCodes(t *testing.T) {
 		{"check nothing", nil, "", []string{"check"}, 2},
 		{"token bad key", nil, "quash_key_nope", []string{"token", "--key-file", "-"}, 4},
 		{"token no such file", nil, "", []string{"token", "--key-file", "/nonexistent"}, 2},
+		{"hold for no time", nil, "", []string{"hold", "principal:a", "--reason", "r", "--for", "0s"}, 2},
+		{"revoke what is no secret", nil, "hello world", []string{"revoke", "-", "--reason", "r"}, 2},
+		{"revoke nothing from standard input", nil, "", []string{"revoke", "-", "--reason", "r"}, 2},
+		{"release what is not held", nil, "", []string{"release", "principal:nobody", "--reason", "r"}, 1},
+		{"dev for others", nil, "", []string{"dev", "--listen", "0.0.0.0:0", "--data", t.TempDir()}, 2},
+		{"dev without a port", nil, "", []string{"dev", "--listen", "localhost", "--data", t.TempDir()}, 2},
+		{"dev where one runs", nil, "", []string{"dev", "--listen", "127.0.0.1:0", "--demo-listen", "127.0.0.1:0", "--data", q.dir}, 1},
 		{"doctor", nil, "", []string{"doctor"}, 0},
 		{"doctor nobody there", away, "", []string{"doctor"}, 1},
 	}
@@ -89,7 +96,7 @@ func TestPastedSecretIsRecognized(t *testing.T) {
 	key := q.newKey("alice", "--scope", "orders:read")
 	tok := q.token(key)
 	second := q.token(key)
-	if r := q.run(tok, "revoke", "-", "--reason", "leaked", "--wait", "60s"); r.code != 0 {
+	if r := q.run("Authorization: Bearer "+tok+"\n", "revoke", "-", "--reason", "leaked", "--wait", "60s"); r.code != 0 {
 		t.Fatalf("revoke -: exit code %d\n%s", r.code, r.err)
 	}
 	q.wantOrders(tok, 401)

@@ -6,15 +6,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quash-project/quash/shared/problem"
 )
 
+// answerIn is how long the broker may take to answer one question. Without a
+// bound of its own a lost acknowledgement holds up all that its caller does.
+const answerIn = 3 * time.Second
+
 // Get reads a record and its revision. A missing one is problem.NotFound.
 func Get[T any](ctx context.Context, b jetstream.KeyValue, key string) (T, uint64, error) {
 	var v T
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
 	e, err := b.Get(ctx, key)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return v, 0, problem.Wrap(problem.NotFound, err, "there is no such record")
@@ -34,6 +41,8 @@ func Create[T any](ctx context.Context, b jetstream.KeyValue, key string, v T) (
 	if err != nil {
 		return 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
 	rev, err := b.Create(ctx, key, data)
 	if errors.Is(err, jetstream.ErrKeyExists) || errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return 0, problem.Wrap(problem.Conflict, err, "it exists already")
@@ -63,7 +72,7 @@ func Change[T any](ctx context.Context, b jetstream.KeyValue, key string, fn fun
 		if err != nil {
 			return zero, 0, err
 		}
-		rev, err = b.Update(ctx, key, data, rev)
+		rev, err = update(ctx, b, key, data, rev)
 		if err == nil {
 			return next, rev, nil
 		}
@@ -74,4 +83,10 @@ func Change[T any](ctx context.Context, b jetstream.KeyValue, key string, fn fun
 		}
 	}
 	return zero, 0, context.Cause(ctx)
+}
+
+func update(ctx context.Context, b jetstream.KeyValue, key string, data []byte, rev uint64) (uint64, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
+	return b.Update(ctx, key, data, rev)
 }

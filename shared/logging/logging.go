@@ -3,6 +3,7 @@
 package logging
 
 import (
+	"context"
 	"fmt"
 	"io"
 
@@ -43,4 +44,14 @@ func New(c Config, w io.Writer) *zap.Logger {
 	e.TimeKey, e.EncodeTime = "time", zapcore.RFC3339NanoTimeEncoder
 	e.EncodeDuration = zapcore.StringDurationEncoder
 	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(e), zapcore.Lock(zapcore.AddSync(w)), level))
+}
+
+// Redis takes what the Redis client says of its connections, which by default
+// goes to standard error as it is. It is global in that client: for a main.
+type Redis struct{ Log *zap.Logger }
+
+// Printf writes a line for whoever looks for the cause; what follows from it is
+// said by the package that asked.
+func (r Redis) Printf(_ context.Context, format string, args ...any) {
+	r.Log.Debug(fmt.Sprintf(format, args...))
 }

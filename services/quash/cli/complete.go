@@ -37,6 +37,7 @@ func (a *app) ids(cmd *cobra.Command, path, kind, prefix string) []cobra.Complet
 			Name     string `json:"name"`
 			Owner    string `json:"owner"`
 			State    string `json:"state"`
+			Instance string `json:"instance"`
 		}
 		if json.Unmarshal(it, &r) != nil {
 			continue
@@ -49,6 +50,8 @@ func (a *app) ids(cmd *cobra.Command, path, kind, prefix string) []cobra.Complet
 			id, about = r.Name, ""
 		case "/v1/signing-keys":
 			id, about = r.KeyID, r.State
+		case "/v1/fleet":
+			id, about = r.Instance, r.Name
 		}
 		if id = kind + id; strings.HasPrefix(id, prefix) {
 			out = append(out, cobra.CompletionWithDesc(id, clean(about)))

@@ -58,6 +58,7 @@ func (a *app) fleetCmd() *cobra.Command {
 	var reason string
 	out := &cobra.Command{
 		Use: "out INSTANCE", Short: "Declare a guard out: it accepts nothing until it joins again", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeIDs("/v1/fleet"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			body := map[string]any{}
 			if reason != "" {

@@ -121,7 +121,11 @@ func (r records) listCmd() *cobra.Command {
 // given are the command's own flags that were set, as a query.
 func given(cmd *cobra.Command) url.Values {
 	q := url.Values{}
-	cmd.LocalNonPersistentFlags().Visit(func(f *pflag.Flag) { q.Set(f.Name, f.Value.String()) })
+	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed {
+			q.Set(f.Name, f.Value.String())
+		}
+	})
 	return q
 }
 

@@ -44,6 +44,13 @@ func (a *app) devCmd() *cobra.Command {
 		Long: "All of Quash in one process: issuer, rotator, revocation, an embedded NATS with\nJetStream on disk, a Redis-protocol server, and a guarded demo resource server.\nIt listens on loopback only. What is in its directory survives.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cfg.Validate(); err != nil {
+				return &exit{Usage, err}
+			}
+			if a.output == "json" {
+				cfg.Told = func(p dev.Places) error { return a.value(p) }
+				return dev.Run(cmd.Context(), cfg, a.env.Err)
+			}
 			return dev.Run(cmd.Context(), cfg, a.env.Out)
 		},
 	}

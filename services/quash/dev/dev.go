@@ -24,7 +24,13 @@ type Config struct {
 	DataDir    string // empty: .quash
 	Listen     string // of all APIs, host:port; empty: 127.0.0.1:8420; port 0: any, and then kept
 	DemoListen string // of the demo resource server; empty: 127.0.0.1:8421
+
+	// Told is told when all is ready, in place of the text for people.
+	Told func(Places) error
 }
+
+// Validate says what is wrong.
+func (c Config) Validate() error { return c.complete() }
 
 func (c *Config) complete() error {
 	for _, s := range []struct {
@@ -63,7 +69,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 		return err
 	}
 	defer d.close()
-	i := &instance{dir: d, out: out, failed: make(chan error, 16)}
+	i := &instance{dir: d, out: out, told: cfg.Told, failed: make(chan error, 16)}
 	defer i.stop()
 	if err := i.start(ctx, cfg); err != nil {
 		return err

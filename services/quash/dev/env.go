@@ -10,6 +10,15 @@ import (
 	"github.com/quash-project/quash/shared/engine"
 )
 
+// Places says where things are.
+type Places struct {
+	URL         string `json:"url"` // of the issuer and all APIs
+	DemoURL     string `json:"demo_url"`
+	Data        string `json:"data"`
+	Environment string `json:"environment"` // a file for a shell
+	Log         string `json:"log"`
+}
+
 // announce writes dev.env, then says that all is ready.
 func (i *instance) announce() error {
 	if _, err := os.Stat(i.dir.file(operatorName)); err != nil {
@@ -18,6 +27,11 @@ func (i *instance) announce() error {
 	}
 	if err := i.dir.write(envName, i.env()); err != nil {
 		return err
+	}
+	if i.told != nil {
+		return i.told(Places{
+			URL: i.url, DemoURL: i.demoURL, Data: i.dir.path, Environment: i.dir.file(envName), Log: i.dir.file(logName),
+		})
 	}
 	exe, err := os.Executable()
 	if err != nil {

@@ -48,6 +48,7 @@ type service interface {
 type instance struct {
 	dir    *dataDir
 	out    io.Writer
+	told   func(Places) error
 	failed chan error // what ended by itself
 
 	logFile *os.File

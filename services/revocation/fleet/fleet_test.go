@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -28,9 +29,20 @@ type world struct {
 	outs   []ledger.OutOrder
 }
 
-type redisView struct{ at revoke.Stamp }
+type redisView struct {
+	mu sync.Mutex
+	at revoke.Stamp
+}
+
+func (r *redisView) apply(s revoke.Stamp) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.at = s
+}
 
 func (r *redisView) AppliedAt(s revoke.Stamp) (time.Time, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.at.Less(s) {
 		return time.Time{}, false
 	}
@@ -248,7 +260,7 @@ func TestRedisViewCountsAsAReader(t *testing.T) {
 		if c.Complete || c.Redis == nil || !c.Redis.AppliedAt.IsZero() || !c.Redis.FencedBy.Equal(e.CommittedAt.Add(3*time.Second)) {
 			t.Errorf("before: %+v, %+v", c, c.Redis)
 		}
-		time.AfterFunc(time.Second, func() { view.at = e.At })
+		time.AfterFunc(time.Second, func() { view.apply(e.At) })
 		if c := w.fleet.Wait(t.Context(), e, time.Minute); !c.Complete || c.Redis.AppliedAt.IsZero() {
 			t.Errorf("after: %+v", c)
 		}

@@ -30,6 +30,7 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	log := logging.New(cfg.Log, os.Stderr).Named("revocation")
+	redis.SetLogger(logging.Redis{Log: log.Named("redis")})
 	d := app.Deps{Log: log}
 	if d.NATS, _, err = natsfeed.Connect(cfg.NATS.URL, cfg.NATS.Creds, "quash-revocation", log); err != nil {
 		return err
