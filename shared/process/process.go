@@ -4,6 +4,7 @@ package process
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -53,7 +54,7 @@ type Service interface {
 type Listen struct {
 	Addr  string `koanf:"addr"`  // of its API, host:port
 	Admin string `koanf:"admin"` // of /livez and /readyz; empty: none
-	Cert  string `koanf:"cert"`  // PEM file; without it Addr must be loopback
+	Cert  string `koanf:"cert"`  // PEM file, read again when it changes; without it Addr must be loopback
 	Key   string `koanf:"key"`   // PEM file
 }
 
@@ -78,13 +79,24 @@ func Loopback(host string) bool {
 	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
+func (l Listen) listen(log *zap.Logger) (net.Listener, error) {
+	if l.Cert == "" {
+		return net.Listen("tcp", l.Addr)
+	}
+	c, err := loadCertificate(l.Cert, l.Key, log)
+	if err != nil {
+		return nil, err
+	}
+	return tls.Listen("tcp", l.Addr, c.config())
+}
+
 // drain is how long open requests may take after the end was asked for.
 const drain = 10 * time.Second
 
 // Serve runs s until ctx ends: then it takes no new request, finishes those that
 // it has, and lets s finish its own.
 func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
-	ln, err := net.Listen("tcp", l.Addr)
+	ln, err := l.listen(log)
 	if err != nil {
 		return err
 	}
@@ -107,10 +119,6 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 	srv := NewServer(s.Handler())
 	failed := make(chan error, 2)
 	go func() {
-		if l.Cert != "" {
-			failed <- srv.ServeTLS(ln, l.Cert, l.Key)
-			return
-		}
 		failed <- srv.Serve(ln)
 	}()
 	work, finish := context.WithCancel(context.WithoutCancel(ctx))

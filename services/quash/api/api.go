@@ -177,39 +177,80 @@ type Call struct {
 	Key string
 }
 
-// Do makes a call with a token and decodes the answer into out (nil: none).
+// Do makes a call with a token and decodes the answer into out (nil: none). Where
+// a service has several addresses it goes on to the next when one is not there or
+// can't answer now, and, if repeating does no harm, when an answer was lost.
 func (c *Client) Do(ctx context.Context, call Call, out any) error {
-	req, err := c.request(ctx, call)
-	if err != nil {
-		return err
-	}
-	return c.send(req, out, nil)
+	return c.anywhere(ctx, call, func(req *http.Request) error { return c.send(req, out, nil) })
 }
 
 // Stream makes a call and hands over the body of its answer, which the caller closes.
 func (c *Client) Stream(ctx context.Context, call Call) (io.ReadCloser, error) {
-	req, err := c.request(ctx, call)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Accept", "text/event-stream")
 	var body io.ReadCloser
-	return body, c.send(req, nil, &body)
+	err := c.anywhere(ctx, call, func(req *http.Request) error {
+		req.Header.Set("Accept", "text/event-stream")
+		return c.send(req, nil, &body)
+	})
+	return body, err
 }
 
-func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) {
+// anywhere tries the addresses of the call's service in turn. The first error
+// of a kind that says more stands: a lost answer before a refusal before nobody.
+func (c *Client) anywhere(ctx context.Context, call Call, try func(*http.Request) error) error {
 	m, err := c.Metadata(ctx)
 	if err != nil {
-		return nil, &NotSent{err}
+		return &NotSent{err}
 	}
 	tok, err := c.Token(ctx)
 	if err != nil {
-		return nil, &NotSent{err}
+		return &NotSent{err}
 	}
-	u, err := c.locate(m, call.Path)
+	urls, err := c.locate(m, call.Path)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	var worst error
+	for _, u := range urls {
+		req, err := call.request(ctx, u, tok)
+		if err != nil {
+			return err
+		}
+		err = try(req)
+		if err == nil || !call.elsewhere(err) || ctx.Err() != nil {
+			return err
+		}
+		if worst == nil || weight(err) > weight(worst) {
+			worst = err
+		}
+	}
+	return worst
+}
+
+// elsewhere reports whether another replica may be asked after this error.
+func (call Call) elsewhere(err error) bool {
+	var refused *Refused
+	switch weight(err) {
+	case 0:
+		return true
+	case 1:
+		return errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable
+	}
+	return call.Key != "" || call.Method == http.MethodGet
+}
+
+func weight(err error) int {
+	var notSent *NotSent
+	var lost *Lost
+	switch {
+	case errors.As(err, &notSent):
+		return 0
+	case errors.As(err, &lost):
+		return 2
+	}
+	return 1
+}
+
+func (call Call) request(ctx context.Context, u, token string) (*http.Request, error) {
 	if len(call.Query) > 0 {
 		u += "?" + call.Query.Encode()
 	}
@@ -231,7 +272,7 @@ func (c *Client) request(ctx context.Context, call Call) (*http.Request, error) 
 	if call.Key != "" {
 		req.Header.Set("Idempotency-Key", call.Key)
 	}
-	req.Header.Set("Authorization", "Bearer "+tok)
+	req.Header.Set("Authorization", "Bearer "+token)
 	return req, nil
 }
 
@@ -241,7 +282,8 @@ var (
 	rotationPaths   = []string{"/v1/rotations", "/v1/signing-keys"}
 )
 
-func (c *Client) locate(m Metadata, path string) (string, error) {
+// locate returns the URLs of a path, one for each replica.
+func (c *Client) locate(m Metadata, path string) ([]string, error) {
 	under := func(prefixes []string) bool {
 		for _, p := range prefixes {
 			if path == p || strings.HasPrefix(path, p+"/") {
@@ -250,20 +292,25 @@ func (c *Client) locate(m Metadata, path string) (string, error) {
 		}
 		return false
 	}
-	endpoint := ""
+	var endpoints []string
 	switch {
-	case under(revocationPaths) && len(m.Revocation) > 0:
-		endpoint = m.Revocation[0]
-	case under(rotationPaths) && len(m.Rotation) > 0:
-		endpoint = m.Rotation[0]
-	default:
-		return c.base + path, nil
+	case under(revocationPaths):
+		endpoints = m.Revocation
+	case under(rotationPaths):
+		endpoints = m.Rotation
 	}
-	i := strings.LastIndex(endpoint, "/v1/")
-	if i < 0 {
-		return "", problem.New(problem.Invalid, "the metadata of %s names the endpoint %.100q, which has no /v1/", c.base, endpoint)
+	if len(endpoints) == 0 {
+		return []string{c.base + path}, nil
 	}
-	return endpoint[:i] + path, nil
+	var out []string
+	for _, endpoint := range endpoints {
+		i := strings.LastIndex(endpoint, "/v1/")
+		if i < 0 {
+			return nil, problem.New(problem.Invalid, "the metadata of %s names the endpoint %.100q, which has no /v1/", c.base, endpoint)
+		}
+		out = append(out, endpoint[:i]+path)
+	}
+	return out, nil
 }
 
 // send sends req. Whether a failed request was sent decides whether its outcome is known.

@@ -37,9 +37,16 @@ func streamConfig(replicas int) jetstream.StreamConfig {
 	}
 }
 
+// setUpTime bounds one try to create the stream: with three replicas it takes a
+// moment.
+const setUpTime = 5 * time.Second
+
 // setUpStream creates the stream, or brings an older one to its settings, and
 // says in one line what would let an acknowledged revocation be lost.
 func (l *Ledger) setUpStream(ctx context.Context) error {
+	// A cluster that has no leader yet leaves the request unanswered.
+	ctx, cancel := context.WithTimeout(ctx, setUpTime)
+	defer cancel()
 	want := streamConfig(l.cfg.Replicas)
 	s, err := l.js.CreateOrUpdateStream(ctx, want)
 	if err != nil {

@@ -1,0 +1,283 @@
+package deployment
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/quash-project/quash/services/rotator"
+	"github.com/quash-project/quash/shared/authority"
+	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/seal"
+	"github.com/quash-project/quash/shared/signing"
+)
+
+// How many there are of each.
+const (
+	natsNodes = 3
+	replicas  = 2
+)
+
+// The guards: those of the demo servers, and the one that up.env gives to a
+// guard of one's own.
+const ownGuard = "app"
+
+func demoGuard(n int) string { return fmt.Sprintf("demo-%d", n) }
+
+// settings are what is chosen once and kept.
+type settings struct {
+	// Ports by process name and use, as in "nats-1 clients".
+	Ports       map[string]int `json:"ports"`
+	RedisWriter string         `json:"redis_writer"`
+	RedisReader string         `json:"redis_reader"`
+}
+
+const settingsFile = "settings.json"
+
+// deployment is one that is being started.
+type deployment struct {
+	dir, source string // source is the root of the repository
+	settings    settings
+	taken       []net.Listener
+	ids         *identity.Set
+	trust       string
+	running     []Process
+}
+
+func (d *deployment) path(parts ...string) string {
+	return filepath.Join(append([]string{d.dir}, parts...)...)
+}
+
+// prepare makes what is made once, and the configuration of the engines.
+func (d *deployment) prepare(ctx context.Context) error {
+	for _, step := range []func(context.Context) error{
+		d.loadSettings, d.build, d.makeKeys, d.configureNATS, d.configureRedis,
+	} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	d.release()
+	data, err := json.MarshalIndent(d.settings, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(d.path(settingsFile), append(data, '\n'))
+}
+
+func (d *deployment) loadSettings(context.Context) error {
+	d.settings.Ports = map[string]int{}
+	data, err := os.ReadFile(d.path(settingsFile))
+	if err == nil {
+		err = json.Unmarshal(data, &d.settings)
+	} else if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", d.path(settingsFile), err)
+	}
+	for _, password := range []*string{&d.settings.RedisWriter, &d.settings.RedisReader} {
+		if *password == "" {
+			*password = rand.Text()
+		}
+	}
+	// Every port is chosen before anything starts, and held until then.
+	for n := range natsNodes {
+		for _, use := range []string{"clients", "cluster", "monitor"} {
+			if err := d.choose(nats(n+1) + " " + use); err != nil {
+				return err
+			}
+		}
+	}
+	names := []string{"redis-1 clients", issuerAddress + " https"}
+	for _, service := range []string{"issuer", "rotator", "revocation", "demo"} {
+		for n := range replicas {
+			name := fmt.Sprintf("%s-%d", service, n+1)
+			names = append(names, name+" https", name+" admin")
+		}
+	}
+	for _, name := range names {
+		if err := d.choose(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func nats(n int) string { return fmt.Sprintf("nats-%d", n) }
+
+// choose takes the port that is kept under a name, or any.
+func (d *deployment) choose(name string) error {
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", d.settings.Ports[name]))
+	if err != nil {
+		return fmt.Errorf("the port of %s, which is kept, is in use: %w", name, err)
+	}
+	d.taken = append(d.taken, l)
+	d.settings.Ports[name] = l.Addr().(*net.TCPAddr).Port
+	return nil
+}
+
+func (d *deployment) release() {
+	for _, l := range d.taken {
+		_ = l.Close()
+	}
+	d.taken = nil
+}
+
+func (d *deployment) addr(name string) string {
+	return fmt.Sprintf("127.0.0.1:%d", d.settings.Ports[name])
+}
+
+// build makes the programs, the nats-server of the module among them.
+func (d *deployment) build(ctx context.Context) error {
+	if err := os.MkdirAll(d.path("bin"), 0o700); err != nil {
+		return err
+	}
+	for _, set := range [][]string{
+		{"-o", d.path("bin") + "/", "./services/issuer/cmd/quash-issuer", "./services/rotator/cmd/quash-rotator", "./services/revocation/cmd/quash-revocation", "./services/demo/cmd/quash-demo", "./services/quash", "./services/deployment/cmd/quash-deployment"},
+		{"-o", d.path("bin", "nats-server"), "github.com/nats-io/nats-server/v2"},
+	} {
+		cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, set...)...)
+		cmd.Dir = d.source
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build: %w\n%s", err, out)
+		}
+	}
+	return nil
+}
+
+// makeKeys makes identities, keys and certificates that are not there.
+func (d *deployment) makeKeys(context.Context) error {
+	if _, err := os.Stat(d.path("tls", authority.KeyFile)); errors.Is(err, fs.ErrNotExist) {
+		if err := authority.Create(d.path("tls"), time.Now()); err != nil {
+			return err
+		}
+	}
+	var err error
+	if d.ids, err = identity.Ensure(d.path("identities")); err != nil {
+		return err
+	}
+	for _, name := range []string{demoGuard(1), demoGuard(2), ownGuard} {
+		if _, err := d.ids.AddGuard(name); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(d.path("secrets"), 0o700); err != nil {
+		return err
+	}
+	if err := seal.CreateKEK(d.path("secrets", "kek")); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	private := d.path("secrets", "rotator.pem")
+	if _, err := rotator.CreateIdentity(private, rand.Reader); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	key, err := rotator.LoadIdentity(private)
+	if err != nil {
+		return err
+	}
+	public, ok := key.Public().(ed25519.PublicKey)
+	if !ok {
+		return errors.New("the rotator's identity key is not of Ed25519")
+	}
+	d.trust = signing.TrustString(public)
+	return nil
+}
+
+// configureNATS writes a file for each node: what every Quash needs
+// (deploy/nats), who may do what, and where this one is.
+func (d *deployment) configureNATS(context.Context) error {
+	shipped, err := os.ReadFile(filepath.Join(d.source, "deploy", "nats", "jetstream.conf"))
+	if err != nil {
+		return err
+	}
+	accounts, err := d.ids.ServerConfig()
+	if err != nil {
+		return err
+	}
+	var routes []string
+	for n := range natsNodes {
+		routes = append(routes, "tls://"+d.addr(nats(n+1)+" cluster"))
+	}
+	const store = `store_dir: "/var/lib/nats/jetstream"`
+	if !strings.Contains(string(shipped), store) {
+		return fmt.Errorf("deploy/nats/jetstream.conf has no line %s any more", store)
+	}
+	tls := fmt.Sprintf("tls: { cert_file: %q, key_file: %q, ca_file: %q }",
+		d.path("tls", authority.CertFile), d.path("tls", authority.KeyFile), d.path("tls", authority.CAFile))
+	for n := range natsNodes {
+		name := nats(n + 1)
+		text := strings.Replace(string(shipped), store, fmt.Sprintf("store_dir: %q", d.path(name)), 1) + fmt.Sprintf(`
+server_name: %s
+listen: %q
+http: %q
+%s
+cluster: {
+  name: quash
+  listen: %q
+  routes: [ %s ]
+  %s
+}
+`, name, d.addr(name+" clients"), d.addr(name+" monitor"), tls, d.addr(name+" cluster"), strings.Join(routes, ", "), tls) + accounts
+		if err := writeFile(d.path(name+".conf"), []byte(text)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *deployment) natsURL() string {
+	var urls []string
+	for n := range natsNodes {
+		urls = append(urls, "tls://"+d.addr(nats(n+1)+" clients"))
+	}
+	return strings.Join(urls, ",")
+}
+
+// configureRedis writes the shipped file with the users' passwords, as it says
+// that one does, and with TLS.
+func (d *deployment) configureRedis(context.Context) error {
+	shipped, err := os.ReadFile(filepath.Join(d.source, "deploy", "redis", "redis.conf"))
+	if err != nil {
+		return err
+	}
+	passwords := map[string]string{"quash-writer": d.settings.RedisWriter, "quash-reader": d.settings.RedisReader}
+	var b strings.Builder
+	for line := range strings.Lines(string(shipped)) {
+		f := strings.Fields(line)
+		switch {
+		case len(f) > 1 && f[0] == "user" && passwords[f[1]] != "":
+			sum := sha256.Sum256([]byte(passwords[f[1]]))
+			fmt.Fprintf(&b, "%s #%s\n", strings.TrimSpace(line), hex.EncodeToString(sum[:]))
+		case len(f) > 0 && (f[0] == "bind" || f[0] == "port"):
+		default:
+			b.WriteString(line)
+		}
+	}
+	dir := d.path("redis-1")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	fmt.Fprintf(&b, "bind 127.0.0.1\nport 0\ntls-port %d\ntls-cert-file %q\ntls-key-file %q\ntls-ca-cert-file %q\ntls-auth-clients no\ndir %q\n",
+		d.settings.Ports["redis-1 clients"], d.path("tls", authority.CertFile), d.path("tls", authority.KeyFile), d.path("tls", authority.CAFile), dir)
+	if err := writeFile(d.path("redis-1.conf"), []byte(b.String())); err != nil {
+		return err
+	}
+	return writeFile(d.path("secrets", "redis-writer.url"), []byte(d.redisURL("quash-writer", d.settings.RedisWriter)+"\n"))
+}
+
+func (d *deployment) redisURL(user, password string) string {
+	return fmt.Sprintf("rediss://%s:%s@%s/0", user, password, d.addr("redis-1 clients"))
+}

@@ -1,0 +1,289 @@
+package deployment
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quash-project/quash/shared/authority"
+	"github.com/quash-project/quash/shared/identity"
+)
+
+// issuerAddress is the process under whose address the issuer's replicas are
+// reached: an issuer has one URL for its life.
+const issuerAddress = "balancer-1"
+
+// environmentFile is what a shell reads to use the deployment.
+const environmentFile = "up.env"
+
+// readyTime is how long everything may take until it is ready.
+const readyTime = 90 * time.Second
+
+// Up starts everything in dir, waits until it is ready, and writes up.env and
+// processes.json. Source is the root of the repository. When it fails it ends
+// what it had started.
+func Up(ctx context.Context, dir, source string, out io.Writer) (err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if source, err = filepath.Abs(source); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	list, err := Processes(dir)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if p.Runs() {
+			return fmt.Errorf("%s (process %d) runs in %s: end it with scripts/down --dir %s", p.Name, p.PID, dir, dir)
+		}
+	}
+	_ = os.Remove(filepath.Join(dir, environmentFile)) // of one that crashed
+	d := &deployment{dir: dir, source: source}
+	defer func() {
+		d.release()
+		if err != nil {
+			err = errors.Join(err, Down(context.WithoutCancel(ctx), dir))
+		}
+	}()
+	if err := d.prepare(ctx); err != nil {
+		return err
+	}
+	if err := d.startAll(); err != nil {
+		return err
+	}
+	if err := d.waitReady(ctx, out); err != nil {
+		return err
+	}
+	if err := writeFile(d.path(environmentFile), []byte(d.environment())); err != nil {
+		return err
+	}
+	d.tell(out)
+	return nil
+}
+
+// run starts a process and keeps it in processes.json, so that it can be ended
+// whatever happens next.
+func (d *deployment) run(name string, addresses []string, env []string, program string, args ...string) error {
+	base := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "SSL_CERT_FILE=" + d.path("tls", authority.CAFile)}
+	p, err := start(d.dir, name, addresses, append(base, env...), program, args...)
+	if err != nil {
+		return err
+	}
+	d.running = append(d.running, p)
+	return writeProcesses(d.dir, d.running)
+}
+
+func (d *deployment) startAll() error {
+	for n := range natsNodes {
+		name := nats(n + 1)
+		addresses := []string{"tls://" + d.addr(name+" clients"), "tls://" + d.addr(name+" cluster"), "http://" + d.addr(name+" monitor")}
+		if err := d.run(name, addresses, nil, d.path("bin", "nats-server"), "-c", d.path(name+".conf")); err != nil {
+			return err
+		}
+	}
+	if err := d.run("redis-1", []string{"rediss://" + d.addr("redis-1 clients")}, nil, "redis-server", d.path("redis-1.conf")); err != nil {
+		return err
+	}
+	for _, service := range []string{"revocation", "rotator", "issuer"} {
+		for n := range replicas {
+			if err := d.runService(service, n+1, d.settingsOf(service, n+1)); err != nil {
+				return err
+			}
+		}
+	}
+	args := []string{"balance", "--listen", d.addr(issuerAddress + " https")}
+	for n := range replicas {
+		name := fmt.Sprintf("issuer-%d", n+1)
+		args = append(args, "--to", d.addr(name+" https")+"="+d.addr(name+" admin"))
+	}
+	if err := d.run(issuerAddress, []string{d.issuer()}, nil, d.path("bin", "quash-deployment"), args...); err != nil {
+		return err
+	}
+	for n := range replicas {
+		if err := d.runService("demo", n+1, d.settingsOf("demo", n+1)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// runService starts a replica with the shipped configuration; what differs from
+// machine to machine comes by the environment.
+func (d *deployment) runService(service string, n int, settings map[string]string) error {
+	name := fmt.Sprintf("%s-%d", service, n)
+	settings["NATS_URL"] = d.natsURL()
+	settings["LISTEN_ADDR"], settings["LISTEN_ADMIN"] = d.addr(name+" https"), d.addr(name+" admin")
+	settings["LISTEN_CERT"], settings["LISTEN_KEY"] = d.path("tls", authority.CertFile), d.path("tls", authority.KeyFile)
+	var env []string
+	for key, value := range settings {
+		env = append(env, "QUASH_"+strings.ToUpper(service)+"_"+key+"="+value)
+	}
+	slices.Sort(env)
+	addresses := []string{"https://" + d.addr(name+" https"), "http://" + d.addr(name+" admin")}
+	return d.run(name, addresses, env, d.path("bin", "quash-"+service), "--config", filepath.Join(d.source, "deploy", service+".yaml"))
+}
+
+func (d *deployment) issuer() string { return "https://" + d.addr(issuerAddress+" https") }
+
+// endpoints are the URLs of a service's replicas.
+func (d *deployment) endpoints(service, path string) string {
+	var out []string
+	for n := range replicas {
+		out = append(out, "https://"+d.addr(fmt.Sprintf("%s-%d https", service, n+1))+path)
+	}
+	return strings.Join(out, ",")
+}
+
+func (d *deployment) settingsOf(service string, n int) map[string]string {
+	switch service {
+	case "revocation":
+		return map[string]string{
+			"URL": d.issuer(), "TRUST": d.trust, "REDIS_URL_FILE": d.path("secrets", "redis-writer.url"),
+			"NATS_CREDS": d.ids.Creds(identity.Revocation), "NATS_CONTROL_CREDS": d.ids.Creds(identity.ControlReader),
+		}
+	case "rotator":
+		return map[string]string{
+			"ISSUER": d.issuer(), "IDENTITY_FILE": d.path("secrets", "rotator.pem"), "KEK_FILE": d.path("secrets", "kek"),
+			"NATS_CREDS": d.ids.Creds(identity.Rotator),
+			// Nobody reads the JWKS URL here: a key signs as soon as every guard has it.
+			"LEAD": "0s", "NO_LEAD": "true",
+		}
+	case "issuer":
+		s := map[string]string{
+			"URL": d.issuer(), "AUDIENCE": d.issuer(), "TRUST": d.trust, "KEK_FILE": d.path("secrets", "kek"),
+			"REVOCATION_URLS": d.endpoints("revocation", "/v1/revocations"), "ROTATION_URLS": d.endpoints("rotator", "/v1/rotations"),
+			"NATS_CREDS": d.ids.Creds(identity.Issuer), "OPERATOR_KEY_FILE": "",
+		}
+		if n == 1 {
+			s["OPERATOR_KEY_FILE"] = d.operatorKey()
+		}
+		return s
+	}
+	return map[string]string{"ISSUER": d.issuer(), "TRUST": d.trust, "NATS_CREDS": d.ids.Creds(demoGuard(n))}
+}
+
+func (d *deployment) operatorKey() string { return d.path("secrets", "operator.key") }
+
+// waitReady waits until every service says that it is, and says now and then
+// what it waits for.
+func (d *deployment) waitReady(ctx context.Context, out io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTime)
+	defer cancel()
+	client := &http.Client{Timeout: 2 * time.Second}
+	said := time.Now()
+	for _, p := range d.running {
+		if !slices.ContainsFunc([]string{"issuer", "rotator", "revocation", "demo"}, func(s string) bool { return s == kind(p.Name) }) {
+			continue
+		}
+		for {
+			err := ready(ctx, client, p.Addresses[1])
+			if err == nil {
+				break
+			}
+			if !p.Runs() {
+				return fmt.Errorf("%s has ended; see %s", p.Name, d.path("logs", p.Name+".log"))
+			}
+			if time.Since(said) > 5*time.Second {
+				said = time.Now()
+				_, _ = fmt.Fprintf(out, "waiting for %s: %s\n", p.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("%s is not ready: %w; see %s", p.Name, err, d.path("logs", p.Name+".log"))
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	return d.reachIssuer(ctx)
+}
+
+func ready(ctx context.Context, client *http.Client, admin string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
+		return errors.New(strings.TrimSpace(string(text)))
+	}
+	return nil
+}
+
+// reachIssuer waits until the issuer answers under its own URL.
+func (d *deployment) reachIssuer(ctx context.Context) error {
+	pem, err := os.ReadFile(d.path("tls", authority.CAFile))
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.issuer()+"/.well-known/oauth-authorization-server", nil)
+		if err != nil {
+			return err
+		}
+		resp, err := client.Do(req)
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = errors.New("status " + strconv.Itoa(resp.StatusCode))
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the issuer does not answer at %s: %w", d.issuer(), err)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// environment is the text of up.env.
+func (d *deployment) environment() string {
+	ca := d.path("tls", authority.CAFile)
+	var b strings.Builder
+	for _, v := range [][2]string{
+		{"QUASH_URL", d.issuer()},
+		{"QUASH_DEMO_URL", "https://" + d.addr("demo-1 https")},
+		{"QUASH_KEY_FILE", d.operatorKey()},
+		{"QUASH_NATS_URL", d.natsURL()},
+		{"QUASH_NATS_CREDS", d.ids.Creds(ownGuard)},
+		{"QUASH_REDIS_URL", d.redisURL("quash-reader", d.settings.RedisReader)},
+		{"QUASH_TRUST", d.trust},
+		{"SSL_CERT_FILE", ca},
+		{"CURL_CA_BUNDLE", ca},
+	} {
+		fmt.Fprintf(&b, "%s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
+	}
+	return b.String()
+}
+
+func (d *deployment) tell(out io.Writer) {
+	_, _ = fmt.Fprintf(out, "Quash is ready: %d processes.\n\n", len(d.running))
+	for _, p := range d.running {
+		_, _ = fmt.Fprintf(out, "  %-14s %7d  %s\n", p.Name, p.PID, strings.Join(p.Addresses, "  "))
+	}
+	_, _ = fmt.Fprintf(out, "\n  environment    set -a; . '%s'; set +a\n  command line   %s\n  logs           %s\n\nscripts/down ends it; what is in %s survives.\n",
+		d.path(environmentFile), d.path("bin", "quash"), d.path("logs"), d.dir)
+}
