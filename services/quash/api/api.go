@@ -175,14 +175,32 @@ type Call struct {
 	Body  any
 	// Key is the idempotency key, if any.
 	Key string
+	// Patience is how long to go on asking while every address answers that it
+	// can't now (503): as when a leader of the log is replaced.
+	Patience time.Duration
 }
 
 // Do makes a call with a token and decodes the answer into out (nil: none). Where
 // a service has several addresses it goes on to the next when one is not there or
 // can't answer now, and, if repeating does no harm, when an answer was lost.
 func (c *Client) Do(ctx context.Context, call Call, out any) error {
-	return c.anywhere(ctx, call, func(req *http.Request) error { return c.send(req, out, nil) })
+	end := c.now().Add(call.Patience)
+	for {
+		err := c.anywhere(ctx, call, func(req *http.Request) error { return c.send(req, out, nil) })
+		var refused *Refused
+		if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable || !c.now().Add(askAgain).Before(end) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(askAgain):
+		}
+	}
 }
+
+// askAgain spaces the tries of a patient call.
+const askAgain = 250 * time.Millisecond
 
 // Stream makes a call and hands over the body of its answer, which the caller closes.
 func (c *Client) Stream(ctx context.Context, call Call) (io.ReadCloser, error) {

@@ -34,7 +34,9 @@ func quash(t *testing.T, replicas ...*replica) *Client {
 		m.Revocation = append(m.Revocation, r.URL+"/v1/revocations")
 	}
 	mux.HandleFunc("GET /.well-known/oauth-authorization-server", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(m) })
-	mux.HandleFunc("POST /token", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprint(w, `{"access_token":"t","expires_in":600}`) })
+	mux.HandleFunc("POST /token", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprint(w, `{"access_token":"t","expires_in":600}`)
+	})
 	c, err := New(issuer.URL, func() (string, error) { return "key", nil }, issuer.Client(), time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +52,24 @@ func hangsUp(w http.ResponseWriter, _ *http.Request) {
 	c, _, err := http.NewResponseController(w).Hijack()
 	if err == nil {
 		_ = c.Close()
+	}
+}
+
+// TestPatientCallOutlivesAChangeOfLeaders, and one without patience does not.
+func TestPatientCallOutlivesAChangeOfLeaders(t *testing.T) {
+	for _, patience := range []time.Duration{0, time.Minute} {
+		n := 0
+		r := &replica{answer: func(w http.ResponseWriter, req *http.Request) {
+			if n++; n < 3 {
+				says(503)(w, req)
+				return
+			}
+			says(201)(w, req)
+		}}
+		call := Call{Method: http.MethodPost, Path: "/v1/revocations", Body: map[string]string{}, Key: "k", Patience: patience}
+		if err := quash(t, r).Do(context.Background(), call, nil); (err == nil) != (patience > 0) {
+			t.Errorf("with a patience of %s: %v", patience, err)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -152,7 +153,7 @@ func (a *app) examineFleet(ctx context.Context) []finding {
 			joined++
 		}
 		if g.State == "fenced" {
-			found = append(found, look("guard "+g.Name, mend, "", fmt.Errorf("%s is past its limit of %s, last seen %s", g.Instance, g.Limit, g.LastSeen)))
+			found = append(found, look("guard "+g.Name, mend, "", fmt.Errorf("%s is past its limit of %s, last seen %s", g.Instance, g.Limit, cmp.Or(g.LastSeen, "before this replica of the service started"))))
 		}
 	}
 	return append(found, look("fleet", mend, fmt.Sprintf("%d guards, %d within their limit", len(f.Items), joined), nil))

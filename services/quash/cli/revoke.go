@@ -83,6 +83,10 @@ or - for a leaked API key, client secret or token on standard input.`,
 	return c
 }
 
+// patience is how long a change goes on being asked for while the log can't
+// commit: a leader that crashed is replaced in 4 to 8 s.
+const patience = 10 * time.Second
+
 func (a *app) commit(ctx context.Context, op string, args []string, f revokeFlags) error {
 	if f.wait < 0 {
 		return usage("--wait %s: it is not negative", f.wait)
@@ -103,7 +107,7 @@ func (a *app) commit(ctx context.Context, op string, args []string, f revokeFlag
 	if f.hold > 0 {
 		body["for"] = f.hold.String()
 	}
-	raw, err := a.call(ctx, api.Call{Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: f.key})
+	raw, err := a.call(ctx, api.Call{Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: f.key, Patience: patience})
 	if err != nil {
 		return outcome(err, f.key)
 	}

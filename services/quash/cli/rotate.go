@@ -47,7 +47,7 @@ func (a *app) rotateSigningKeyCmd() *cobra.Command {
 			if alg != "" {
 				body["alg"] = alg
 			}
-			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodPost, Path: "/v1/rotations", Body: body, Key: key})
+			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodPost, Path: "/v1/rotations", Body: body, Key: key, Patience: patience})
 			if err != nil {
 				return outcome(err, key)
 			}
