@@ -230,13 +230,10 @@ func ready(ctx context.Context, client *http.Client, admin string) error {
 
 // reachIssuer waits until the issuer answers under its own URL.
 func (d *deployment) reachIssuer(ctx context.Context) error {
-	pem, err := os.ReadFile(d.path("tls", authority.CAFile))
+	client, err := trusting(d.path("tls", authority.CAFile))
 	if err != nil {
 		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
 	defer client.CloseIdleConnections()
 	for {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.issuer()+"/.well-known/oauth-authorization-server", nil)
@@ -257,6 +254,17 @@ func (d *deployment) reachIssuer(ctx context.Context) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
+}
+
+// trusting returns a client that trusts one authority.
+func trusting(file string) (*http.Client, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	return &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}, nil
 }
 
 // environment is the text of up.env.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/kv"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -197,28 +198,16 @@ func (k *Keyring) Run(ctx context.Context) error {
 }
 
 func (k *Keyring) watch(ctx context.Context) error {
-	w, err := k.cfg.Bucket.WatchAll(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = w.Stop() }() // the connection may be gone: then so is the watch
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case e, ok := <-w.Updates():
-			switch {
-			case !ok:
-				return errors.New("the watch was closed")
-			case e == nil:
-				k.watched.Store(true)
-			case e.Operation() != jetstream.KeyValuePut:
-				k.drop(e.Key(), e.Revision())
-			default:
-				k.load(e.Key(), e.Value(), e.Revision())
-			}
+	return kv.Watch(ctx, k.cfg.Bucket, func(e jetstream.KeyValueEntry) {
+		switch {
+		case e == nil:
+			k.watched.Store(true)
+		case e.Operation() != jetstream.KeyValuePut:
+			k.drop(e.Key(), e.Revision())
+		default:
+			k.load(e.Key(), e.Value(), e.Revision())
 		}
-	}
+	})
 }
 
 func (k *Keyring) reread(ctx context.Context, tenant string) error {

@@ -116,7 +116,7 @@ func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
 	if err != nil {
 		return err
 	}
-	w, err := b.WatchAll(ctx)
+	w, err := kv.WatchAll(ctx, cancel, b)
 	if err != nil {
 		return err
 	}
@@ -125,6 +125,8 @@ func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
 	into := newReplica(t.groups)
 	next := time.NewTimer(0)
 	defer next.Stop()
+	first := time.NewTimer(kv.FirstTime)
+	defer first.Stop()
 	var overdue <-chan time.Time
 	loaded := false
 	for {
@@ -140,6 +142,7 @@ func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
 				into, loaded = t.copy, true
 				next.Reset(0)
 			default:
+				first.Reset(kv.FirstTime)
 				t.apply(into, e, beatKey)
 			}
 		case <-next.C:
@@ -152,6 +155,10 @@ func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
 			overdue = nil
 		case <-overdue:
 			return errStalled
+		case <-first.C:
+			if !loaded {
+				return kv.ErrSilent
+			}
 		}
 	}
 }

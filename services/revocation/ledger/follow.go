@@ -330,10 +330,19 @@ func (l *Ledger) readOn(ctx context.Context, upTo uint64) error {
 	return err
 }
 
+// silence is how long the broker may take to bring the next message that it has.
+// A consumer that was made while a cluster had no leader may stay silent for
+// ever, without an error.
+const silence = 5 * time.Second
+
+var errSilent = errors.New("the broker does not bring what it has")
+
 // read yields the messages from a sequence to another, headers only. It ends
 // when upTo was reached, or the log's end is before it.
 func (l *Ledger) read(ctx context.Context, from, upTo uint64, yield func(wire.Stored, string) error) error {
-	c, err := l.js.OrderedConsumer(ctx, wire.Stream, jetstream.OrderedConsumerConfig{
+	opening, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
+	c, err := l.js.OrderedConsumer(opening, wire.Stream, jetstream.OrderedConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, HeadersOnly: true,
 		InactiveThreshold: 10 * time.Second,
 		MaxResetAttempts:  1, // by default it tries for ever, whatever ctx says
@@ -349,8 +358,16 @@ func (l *Ledger) read(ctx context.Context, from, upTo uint64, yield func(wire.St
 		return fmt.Errorf("read the log from %d: %w", from, err)
 	}
 	defer it.Stop()
+	reading, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	silent := time.AfterFunc(silence, giveUp)
+	defer silent.Stop()
 	for {
-		msg, err := it.Next(jetstream.NextContext(ctx))
+		silent.Reset(silence)
+		msg, err := it.Next(jetstream.NextContext(reading))
+		if err != nil && reading.Err() != nil && ctx.Err() == nil {
+			err = errSilent
+		}
 		if err != nil {
 			return fmt.Errorf("read the log from %d: %w", from, err)
 		}

@@ -39,7 +39,7 @@ func streamConfig(replicas int) jetstream.StreamConfig {
 
 // setUpTime bounds one try to create the stream: with three replicas it takes a
 // moment.
-const setUpTime = 5 * time.Second
+const setUpTime = 3 * time.Second
 
 // setUpStream creates the stream, or brings an older one to its settings, and
 // says in one line what would let an acknowledged revocation be lost.

@@ -41,8 +41,12 @@ type Server struct {
 	running        sync.WaitGroup
 }
 
+// lookEvery is how often it is looked at whether the ledger is ready.
+const lookEvery = 20 * time.Millisecond
+
 // Run serves until ctx ends, and returns when everything that was accepted has
-// been answered.
+// been answered. It takes requests that any replica can answer only while its
+// ledger is ready: another one may be.
 func (s *Server) Run(ctx context.Context) error {
 	if s.Log == nil {
 		s.Log = zap.NewNop()
@@ -51,59 +55,101 @@ func (s *Server) Run(ctx context.Context) error {
 	// Accepted requests are answered after ctx has ended.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
-	subs, err := s.subscribe(work)
-	stop := func() error {
-		var errs []error
-		for _, sub := range subs {
-			if err := sub.Drain(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrConnectionReconnecting) {
-				errs = append(errs, err)
-			}
-		}
-		for _, sub := range subs { // what had come is still handed over
-			for end := time.Now().Add(time.Second); sub.IsValid() && time.Now().Before(end); {
-				time.Sleep(time.Millisecond)
-			}
-		}
-		s.running.Wait()
-		return errors.Join(errs...)
+	mine, err := s.subscribe(s.own(work))
+	if err == nil {
+		err = s.takeTurns(ctx, work)
 	}
-	if err != nil {
-		return errors.Join(err, stop())
-	}
-	<-ctx.Done()
-	return stop()
+	err = errors.Join(err, drain(mine))
+	s.running.Wait()
+	return err
 }
 
-func (s *Server) subscribe(ctx context.Context) (subs []*nats.Subscription, err error) {
+// takeTurns serves what one of the replicas answers, until ctx ends.
+func (s *Server) takeTurns(ctx, work context.Context) (err error) {
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	var subs []*nats.Subscription
+	for {
+		switch ready := s.Ledger.Ready() == nil; {
+		case ready && subs == nil:
+			if subs, err = s.subscribe(s.shared(work)); err != nil {
+				return errors.Join(err, drain(subs))
+			}
+		case !ready && subs != nil && s.NATS.IsConnected(): // without a connection nobody asks
+			err := drain(subs)
+			if subs = nil; err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return drain(subs)
+		case <-t.C:
+		}
+	}
+}
+
+// drain ends subscriptions, and returns when what had come was handed over.
+func drain(subs []*nats.Subscription) error {
+	var errs []error
+	for _, sub := range subs {
+		if err := sub.Drain(); err != nil && !errors.Is(err, nats.ErrConnectionClosed) && !errors.Is(err, nats.ErrConnectionReconnecting) {
+			errs = append(errs, err)
+		}
+	}
+	for _, sub := range subs {
+		for end := time.Now().Add(time.Second); sub.IsValid() && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// subject is one that is served.
+type subject struct {
+	name    string
+	queue   string
+	handler nats.MsgHandler
+}
+
+// own are those that every replica serves for itself.
+func (s *Server) own(ctx context.Context) []subject {
 	any := wire.GuardPrefix + "*."
-	for _, x := range []struct {
-		subject string
-		queue   string
-		handler nats.MsgHandler
-	}{
-		{any + wire.OpSync, queue, s.asked(ctx, s.sync)},
-		{any + wire.OpProbe, queue, s.probe(ctx)},
-		{any + wire.OpJoin, queue, s.asked(ctx, s.join)},
-		{any + wire.OpOut, queue, s.asked(ctx, s.out)},
+	return []subject{
 		{any + wire.OpPage + "." + s.Ledger.Replica(), "", s.asked(ctx, s.page)},
 		// All replicas hear where everybody is; one answers.
 		{any + wire.OpProbe, "", s.heardProbe},
 		{any + wire.OpReport, "", s.heardReport},
+	}
+}
+
+// shared are those that one of the replicas answers.
+func (s *Server) shared(ctx context.Context) []subject {
+	any := wire.GuardPrefix + "*."
+	return []subject{
+		{any + wire.OpSync, queue, s.asked(ctx, s.sync)},
+		{any + wire.OpProbe, queue, s.probe(ctx)},
+		{any + wire.OpJoin, queue, s.asked(ctx, s.join)},
+		{any + wire.OpOut, queue, s.asked(ctx, s.out)},
 		{wire.CommitPrefix + "*", queue, s.asked(ctx, s.commit)},
 		{wire.CommitPrefix + "*.*", queue, s.asked(ctx, s.commitMore)},
-	} {
+	}
+}
+
+func (s *Server) subscribe(subjects []subject) (subs []*nats.Subscription, err error) {
+	for _, x := range subjects {
 		var sub *nats.Subscription
 		if x.queue == "" {
-			sub, err = s.NATS.Subscribe(x.subject, x.handler)
+			sub, err = s.NATS.Subscribe(x.name, x.handler)
 		} else {
-			sub, err = s.NATS.QueueSubscribe(x.subject, x.queue, x.handler)
+			sub, err = s.NATS.QueueSubscribe(x.name, x.queue, x.handler)
 		}
 		if err != nil {
-			return subs, fmt.Errorf("subscribe to %s: %w", x.subject, err)
+			return subs, fmt.Errorf("subscribe to %s: %w", x.name, err)
 		}
 		subs = append(subs, sub)
 	}
-	return subs, s.NATS.Flush()
+	return subs, nil
 }
 
 // reader returns the NATS user in a subject of guards: quash.guard.USER.op

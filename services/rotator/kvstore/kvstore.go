@@ -289,22 +289,10 @@ func (s *Store) follow(ctx context.Context, b jetstream.KeyValue, take func(jets
 }
 
 func watch(ctx context.Context, b jetstream.KeyValue, renew time.Duration, take func(jetstream.KeyValueEntry)) error {
-	ctx, cancel := context.WithTimeout(ctx, renew)
+	renewed, cancel := context.WithTimeout(ctx, renew)
 	defer cancel()
-	w, err := b.WatchAll(ctx)
-	if err != nil {
+	if err := kv.Watch(renewed, b, take); renewed.Err() == nil {
 		return err
 	}
-	defer func() { _ = w.Stop() }() // the connection may be gone: then so is the watch
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case e, ok := <-w.Updates():
-			if !ok {
-				return errors.New("the watch was closed")
-			}
-			take(e)
-		}
-	}
+	return nil
 }
