@@ -6,10 +6,12 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/logging"
+	"github.com/quash-project/quash/shared/metrics"
 	"github.com/quash-project/quash/shared/process"
 )
 
@@ -73,3 +75,6 @@ func (s *Service) Run(ctx context.Context) error { return s.guard.Run(ctx) }
 
 // Ready returns nil when it may accept, or what it waits for.
 func (s *Service) Ready() error { return s.guard.Ready() }
+
+// Metrics implements metrics.Source.
+func (s *Service) Metrics() []prometheus.Collector { return metrics.Guard(s.guard) }

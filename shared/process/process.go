@@ -12,11 +12,15 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"go.uber.org/zap"
+
+	"github.com/quash-project/quash/shared/metrics"
 )
 
 // Context returns one that ends at an interrupt or SIGTERM. A second signal ends
@@ -53,7 +57,7 @@ type Service interface {
 // Listen is where a Service is reached.
 type Listen struct {
 	Addr  string `koanf:"addr"`  // of its API, host:port
-	Admin string `koanf:"admin"` // of /livez and /readyz; empty: none
+	Admin string `koanf:"admin"` // of /livez, /readyz and /metrics; empty: none
 	Cert  string `koanf:"cert"`  // PEM file, read again when it changes; without it Addr must be loopback
 	Key   string `koanf:"key"`   // PEM file
 }
@@ -101,22 +105,26 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 		return err
 	}
 	var stopping atomic.Bool
+	ready := func() error {
+		if stopping.Load() {
+			return errors.New("stopping")
+		}
+		return s.Ready()
+	}
+	handler := s.Handler()
 	if l.Admin != "" {
 		admin, err := net.Listen("tcp", l.Admin)
 		if err != nil {
 			_ = ln.Close()
 			return err
 		}
-		srv := NewServer(Admin(func() error {
-			if stopping.Load() {
-				return errors.New("stopping")
-			}
-			return s.Ready()
-		}))
+		m := metrics.New(ready, s)
+		handler = m.Count(handler)
+		srv := NewServer(Admin(ready, m.Handler()))
 		go func() { _ = srv.Serve(admin) }()
 		defer srv.Close()
 	}
-	srv := NewServer(s.Handler())
+	srv := NewServer(handler)
 	failed := make(chan error, 2)
 	go func() {
 		failed <- srv.Serve(ln)
@@ -126,6 +134,7 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 	ended := make(chan error, 1)
 	go func() { ended <- s.Run(work) }()
 	log.Info("listening", zap.String("addr", ln.Addr().String()))
+	go tellWhenReady(work, ready)
 
 	select {
 	case <-ctx.Done():
@@ -139,6 +148,7 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 		return err
 	}
 	stopping.Store(true)
+	tell(daemon.SdNotifyStopping)
 	log.Info("stopping: finishing open requests")
 	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
@@ -161,8 +171,37 @@ func NewServer(h http.Handler) *http.Server {
 	}
 }
 
-// Admin answers /livez (the process runs) and /readyz (it may be asked).
-func Admin(ready func() error) http.Handler {
+// readyEvery is how often it is looked at whether the service is ready, until it is.
+const readyEvery = 100 * time.Millisecond
+
+// tellWhenReady tells systemd what the service waits for, and when it is ready.
+// Where it was not started by systemd that says nothing (sd_notify(3)).
+func tellWhenReady(ctx context.Context, ready func() error) {
+	t := time.NewTicker(readyEvery)
+	defer t.Stop()
+	said := ""
+	for {
+		err := ready()
+		if err == nil {
+			tell(daemon.SdNotifyReady + "\nSTATUS=ready")
+			return
+		}
+		if text := strings.ReplaceAll(err.Error(), "\n", "; "); text != said {
+			said = text
+			tell("STATUS=" + text)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+func tell(state string) { _, _ = daemon.SdNotify(false, state) }
+
+// Admin answers /livez (the process runs), /readyz (it may be asked) and /metrics.
+func Admin(ready func() error, metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
@@ -172,5 +211,6 @@ func Admin(ready func() error) http.Handler {
 		}
 		_, _ = io.WriteString(w, "ok\n")
 	})
+	mux.Handle("GET /metrics", metrics)
 	return mux
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -26,6 +27,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/metrics"
 	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
 )
@@ -215,3 +217,6 @@ func (s *Service) Ready() error {
 
 // canMake tells whether records can be made.
 func (s *Service) canMake() error { return s.domain.Ready() }
+
+// Metrics implements metrics.Source.
+func (s *Service) Metrics() []prometheus.Collector { return metrics.Guard(s.guard) }

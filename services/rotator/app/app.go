@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -25,6 +26,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/metrics"
 	"github.com/quash-project/quash/shared/natsapi"
 	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
@@ -176,3 +178,6 @@ func (s *Service) Ready() error {
 	}
 	return nil
 }
+
+// Metrics implements metrics.Source.
+func (s *Service) Metrics() []prometheus.Collector { return metrics.Guard(s.guard) }

@@ -1,0 +1,40 @@
+package app
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/quash-project/quash/services/revocation/fleet"
+	"github.com/quash-project/quash/shared/metrics"
+)
+
+// Metrics implements metrics.Source.
+func (s *Service) Metrics() []prometheus.Collector {
+	out := append(metrics.Guard(s.guard),
+		metrics.Gauge("quash_log_head", "Sequence of the newest message of the log that was applied.", func() float64 { return float64(s.ledger.Head().Seq) }),
+		metrics.Gauge("quash_log_epoch", "Number of the log's history. Another one says that the log went back.", func() float64 { return float64(s.ledger.Epoch()) }),
+		metrics.Gauge("quash_log_targets", "Targets of which the log says something.", func() float64 { return float64(s.ledger.View().Len()) }),
+		metrics.Gauge("quash_log_hazards", "Settings by which an acknowledged revocation can be lost; the log names them.", func() float64 { return float64(len(s.ledger.Hazards())) }),
+	)
+	for _, state := range []string{fleet.StateJoined, fleet.StateFenced, fleet.StateOut} {
+		out = append(out, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "quash_fleet_guards", Help: "Guards by state: joined, fenced (silent for longer than their limit), out.", ConstLabels: prometheus.Labels{"state": state},
+		}, func() float64 { return float64(s.guardsIn(state)) }))
+	}
+	if s.view != nil {
+		out = append(out,
+			metrics.Gauge("quash_redis_complete", "1 if the Redis view is whole and its beat goes on.", func() float64 { return metrics.Bool(s.view.Status().Complete) }),
+			metrics.Gauge("quash_redis_writing", "1 if this replica writes the Redis view.", func() float64 { return metrics.Bool(s.view.Status().Writing) }),
+			metrics.Gauge("quash_redis_position", "Sequence in the log up to which the Redis view has applied it.", func() float64 { return float64(s.view.Status().Position.Seq) }),
+		)
+	}
+	return out
+}
+
+func (s *Service) guardsIn(state string) (n int) {
+	for _, g := range s.fleet.List() {
+		if g.State == state {
+			n++
+		}
+	}
+	return n
+}
