@@ -42,6 +42,14 @@ func TestMain(m *testing.M) {
 		}
 		defer os.RemoveAll(dir)
 		buildDir = dir
+		if os.Getenv(deploymentVariable) == "processes" {
+			down, err := startProcesses(filepath.Join(dir, "up"))
+			defer down()
+			if err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+		}
 		return m.Run()
 	}())
 }
@@ -107,6 +115,9 @@ func (l *logBuffer) String() string {
 // start starts quash dev in dir and waits until it is ready.
 func start(t testing.TB, dir string, args ...string) *quash {
 	t.Helper()
+	if processes != nil {
+		return processes.forTest(t, args)
+	}
 	q := &quash{t: t, dir: dir, args: args}
 	t.Cleanup(func() {
 		q.kill()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quash-project/quash/shared/guard/keys"
 	"github.com/quash-project/quash/shared/signing"
 )
 
@@ -35,7 +36,7 @@ func TestIdentityIsPrivateAndNeverReplaced(t *testing.T) {
 	if after, _ := os.ReadFile(path); !bytes.Equal(before, after) {
 		t.Error("the file was replaced")
 	}
-	if parsed, err := signing.ParseTrust(signing.TrustString(pub)); err != nil || !parsed.Equal(pub) {
+	if parsed, err := keys.ParseTrust(signing.TrustString(pub)); err != nil || !parsed.Equal(pub) {
 		t.Errorf("trust string: %v", err)
 	}
 	if err := os.Chmod(path, 0o644); err != nil {

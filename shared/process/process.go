@@ -126,9 +126,7 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 	}
 	srv := NewServer(handler)
 	failed := make(chan error, 2)
-	go func() {
-		failed <- srv.Serve(ln)
-	}()
+	go func() { failed <- srv.Serve(ln) }()
 	work, finish := context.WithCancel(context.WithoutCancel(ctx))
 	defer finish()
 	ended := make(chan error, 1)
@@ -150,17 +148,22 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 	stopping.Store(true)
 	tell(daemon.SdNotifyStopping)
 	log.Info("stopping: finishing open requests")
-	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-	defer cancel()
-	if serr := srv.Shutdown(short); serr != nil {
-		log.Warn("requests were cut off", zap.Error(serr))
-	}
+	shutDown(srv, log)
 	finish()
 	rerr := <-ended
 	if errors.Is(rerr, context.Canceled) {
 		rerr = nil
 	}
 	return errors.Join(err, rerr)
+}
+
+// shutDown takes no new request, and waits for those that are open.
+func shutDown(srv *http.Server, log *zap.Logger) {
+	ctx, cancel := context.WithTimeout(context.Background(), drain)
+	defer cancel()
+	if err := srv.Shutdown(ctx); err != nil {
+		log.Warn("requests were cut off", zap.Error(err))
+	}
 }
 
 // NewServer returns a server with the timeouts that all of ours have. Bodies

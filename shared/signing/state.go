@@ -4,27 +4,16 @@ import (
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
-	"strings"
 
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
 const trustPrefix = "ed25519:"
 
-// TrustString is how a guard's configuration names the rotator's identity key.
+// TrustString is how a guard's configuration names the rotator's identity key;
+// keys.ParseTrust is its inverse.
 func TrustString(pub ed25519.PublicKey) string {
 	return trustPrefix + base64.RawURLEncoding.EncodeToString(pub)
-}
-
-// ParseTrust is the inverse of TrustString.
-func ParseTrust(text string) (ed25519.PublicKey, error) {
-	b64, ok := strings.CutPrefix(text, trustPrefix)
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(b64)
-	if !ok || err != nil || len(raw) != ed25519.PublicKeySize || strings.ContainsAny(b64, "\r\n") {
-		return nil, fmt.Errorf("trust key %.60q: want ed25519: and 43 characters of base64url", text)
-	}
-	return ed25519.PublicKey(raw), nil
 }
 
 // SignState returns the compact JWS that travels in a key message.
