@@ -99,7 +99,14 @@ func (r *running) json(into any, args ...string) {
 func (r *running) token(owner string) string {
 	r.t.Helper()
 	var key struct{ Secret string }
-	r.json(&key, "key", "create", "--owner", owner, "--scope", "orders:read")
+	// A leader of the records may just be replaced: then it is answered with 503.
+	enginetest.Eventually(r.t, "a key is made", func() error {
+		out, code := r.quash("", "key", "create", "--owner", owner, "--scope", "orders:read", "-o", "json")
+		if code != 0 {
+			return fmt.Errorf("exit code %d", code)
+		}
+		return json.Unmarshal([]byte(out), &key)
+	})
 	var token string
 	enginetest.Eventually(r.t, "the key is exchanged", func() error {
 		out, code := r.quash(key.Secret, "token", "--key-file", "-")

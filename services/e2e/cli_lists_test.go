@@ -102,8 +102,8 @@ func TestWatchShowsWhatHappens(t *testing.T) {
 		})
 	}
 	wait("watching the feed of")
-	q.ok("hold", "principal:alice", "--reason", "odd traffic")
-	wait("hold principal:alice  by operator  (odd traffic)")
+	q.ok("hold", "principal:winnie", "--reason", "odd traffic")
+	wait("hold principal:winnie  by operator  (odd traffic)")
 	q.ok("revoke", "token:j1", "--issuer", "corp", "--reason", "leaked")
 	wait("revoke token:j1 of issuer corp  by operator  (leaked)")
 	var rotated struct{ Kid string }

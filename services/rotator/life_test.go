@@ -48,15 +48,20 @@ func (b bucket) Get(context.Context, string) (jetstream.KeyValueEntry, error) {
 // WatchAll follows the record until ctx ends.
 func (b bucket) WatchAll(ctx context.Context, _ ...jetstream.WatchOpt) (jetstream.KeyWatcher, error) {
 	w := watcher{updates: make(chan jetstream.KeyValueEntry)}
+	send := func(e jetstream.KeyValueEntry) {
+		select {
+		case w.updates <- e:
+		case <-ctx.Done():
+		}
+	}
 	go func() {
-		for {
+		for first := true; ctx.Err() == nil; first = false {
 			e, changed := b.entry()
 			if e.value != nil {
-				select {
-				case w.updates <- e:
-				case <-ctx.Done():
-					return
-				}
+				send(e)
+			}
+			if first {
+				send(nil) // the end of what was there
 			}
 			select {
 			case <-changed:
