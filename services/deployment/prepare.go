@@ -20,6 +20,7 @@ import (
 	"github.com/quash-project/quash/services/rotator"
 	"github.com/quash-project/quash/shared/authority"
 	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/ports"
 	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
 )
@@ -119,10 +120,14 @@ func (d *deployment) loadSettings(context.Context) error {
 func nats(n int) string { return fmt.Sprintf("nats-%d", n) }
 
 // choose takes the port that is kept under a name, or any.
-func (d *deployment) choose(name string) error {
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", d.settings.Ports[name]))
-	if err != nil {
-		return fmt.Errorf("the port of %s, which is kept, is in use: %w", name, err)
+func (d *deployment) choose(name string) (err error) {
+	var l net.Listener
+	if kept := d.settings.Ports[name]; kept != 0 {
+		if l, err = ports.Open(fmt.Sprintf("127.0.0.1:%d", kept)); err != nil {
+			return fmt.Errorf("the port of %s, which is kept, is in use: %w", name, err)
+		}
+	} else if l, err = ports.Choose("127.0.0.1"); err != nil {
+		return err
 	}
 	d.taken = append(d.taken, l)
 	d.settings.Ports[name] = l.Addr().(*net.TCPAddr).Port

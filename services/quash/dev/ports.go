@@ -3,21 +3,11 @@ package dev
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"strconv"
-	"time"
-)
 
-// Ports that are kept are chosen below those that systems give to outgoing
-// connections: one of these could hold a port when it is needed again.
-const (
-	firstPort = 20000
-	lastPort  = 29999
+	"github.com/quash-project/quash/shared/ports"
 )
-
-// busyWait is how long a kept port may still be held by something that ends.
-const busyWait = time.Second
 
 // listenKept opens the address of a flag. Port 0 means the kept address of an
 // earlier run, or else a port that is chosen now.
@@ -32,28 +22,15 @@ func listenKept(flag, addr, kept string) (net.Listener, error) {
 	if keptHost, _, err := net.SplitHostPort(kept); err == nil && keptHost == host {
 		return listen(flag, kept)
 	}
-	return choose(host)
+	return ports.Choose(host)
 }
 
 func listen(flag, addr string) (net.Listener, error) {
-	var err error
-	for end := time.Now().Add(busyWait); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		var l net.Listener
-		if l, err = net.Listen("tcp", addr); err == nil {
-			return l, nil
-		}
+	l, err := ports.Open(addr)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w: stop what listens there, or choose another (port 0: any)", flag, addr, err)
 	}
-	return nil, fmt.Errorf("%s %s: %w: stop what listens there, or choose another (port 0: any)", flag, addr, err)
-}
-
-func choose(host string) (net.Listener, error) {
-	for range 50 {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort+1))))
-		if err == nil {
-			return l, nil
-		}
-	}
-	return net.Listen("tcp", net.JoinHostPort(host, "0"))
+	return l, nil
 }
 
 // freePort returns the kept port of an engine if it can be had, and otherwise
@@ -64,7 +41,7 @@ func freePort(kept int) (int, error) {
 			return kept, l.Close()
 		}
 	}
-	l, err := choose("127.0.0.1")
+	l, err := ports.Choose("127.0.0.1")
 	if err != nil {
 		return 0, err
 	}
