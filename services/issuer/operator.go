@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/quash-project/quash/shared/apikey"
+	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/rights"
 )
@@ -96,6 +98,45 @@ func (s *Service) EnsureOperator(ctx context.Context, save func(id, secret strin
 		return false, err
 	}
 	return true, s.endUnclaimed(ctx, k.ID)
+}
+
+// OperatorKeyLife is how long an operator's key of break-glass lives by default:
+// long enough to make a better one.
+const OperatorKeyLife = 24 * time.Hour
+
+// BreakGlassOperator makes an API key with the fixed role operator for whoever has
+// the break-glass identity. A role that was cut or deleted is made good again,
+// since nobody else could; a hold is not undone on the way.
+func (s *Service) BreakGlassOperator(ctx context.Context, actor, reason string, life time.Duration) (Key, apikey.Text, error) {
+	c := Caller{Actor: actor, Tenant: s.cfg.Tenant, Scopes: rights.All()}
+	if err := s.EnsureRoles(ctx); err != nil {
+		return Key{}, apikey.Text{}, err
+	}
+	cut, err := stampFirst(ctx, s, true, func(m *making) (bool, error) {
+		r, err := s.d.Store.Roles.Load(ctx, RoleKey(c.Tenant, rights.Operator))
+		if err != nil {
+			return false, err
+		}
+		key := target(r.Tenant, revoke.KindRole, r.ID)
+		if m.held(key) {
+			return false, problem.New(problem.Conflict, "held: the tenant, its issuer, or the role operator (role:%s); release it first, see the holds", r.ID)
+		}
+		return m.hit(r.Stamp, key)
+	})
+	if err != nil {
+		return Key{}, apikey.Text{}, err
+	}
+	if cut {
+		if _, err := s.RenewRole(ctx, c, rights.Operator, reason); err != nil {
+			return Key{}, apikey.Text{}, err
+		}
+	}
+	if life == 0 {
+		life = OperatorKeyLife
+	}
+	return s.CreateKey(ctx, c, NewKey{
+		Owner: FirstOperator, Name: "break-glass", Roles: []string{rights.Operator}, Life: life, Reason: reason,
+	})
 }
 
 // endUnclaimed ends keys of the first operator's that were made before a crash

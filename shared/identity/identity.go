@@ -139,7 +139,7 @@ func (s *Set) AddGuard(name string) (string, error) {
 }
 
 // Admin writes credentials with every right in one account to path. It is for
-// break-glass and for tests that damage things; no service uses it.
+// backup and restore, and for tests that damage things; no service uses it.
 func (s *Set) Admin(path, account string) error {
 	signer, ok := s.accounts[account]
 	if !ok {

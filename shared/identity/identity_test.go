@@ -58,7 +58,7 @@ func TestGuardNamesCannotMeetServicesOrSubjects(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"", "issuer", "rotator", "revocation", "control-reader", "monitor", "a.b", "*", ">", "../x", "A", "a b", string(make([]byte, 64))} {
+	for _, name := range []string{"", "issuer", "rotator", "revocation", "control-reader", "monitor", "break-glass", "a.b", "*", ">", "../x", "A", "a b", string(make([]byte, 64))} {
 		if _, err := s.AddGuard(name); err == nil {
 			t.Errorf("%q became a guard", name)
 		}

@@ -24,6 +24,7 @@ const (
 	Issuer        = "issuer"
 	Rotator       = "rotator"
 	Monitor       = "monitor"
+	BreakGlass    = "break-glass"
 )
 
 // Buckets are the key-value buckets in the account CONTROL, by the service that
@@ -54,7 +55,7 @@ const guardRole = "guard"
 // accountOf says in which account a role's users are.
 func accountOf() map[string]string {
 	return map[string]string{
-		Revocation: Log, ControlReader: Control, Issuer: Control, Rotator: Control, guardRole: Guards, Monitor: Sys,
+		Revocation: Log, ControlReader: Control, Issuer: Control, Rotator: Control, guardRole: Guards, BreakGlass: Guards, Monitor: Sys,
 	}
 }
 
@@ -85,7 +86,7 @@ func scope(role, signer string) *jwt.UserScope {
 		}
 		pub = append(pub, "$JS.API.INFO")
 		follow() // it decides about tokens for its own API, and so joins the fleet
-		serve(wire.GuardPrefix+">", wire.CommitPrefix+">", wire.APIRevocation+">")
+		serve(wire.GuardPrefix+">", wire.CommitPrefix+">", wire.APIRevocation+">", wire.BreakGlassRevocation+">")
 	case Issuer, Rotator:
 		for _, bucket := range Buckets[role] {
 			pub = append(append(pub, reads("KV_"+bucket)...), manages("KV_"+bucket)...)
@@ -96,13 +97,13 @@ func scope(role, signer string) *jwt.UserScope {
 		}
 		pub = append(pub, "$JS.API.INFO", wire.CommitPrefix+role)
 		follow()
-		api := wire.APIIssuer
 		if role == Rotator {
-			api = wire.APIRotation
 			// Key messages, and the question who lacks one.
 			pub = append(pub, wire.CommitPrefix+role+".>")
+			serve(wire.APIRotation+">", wire.BreakGlassRotation+">")
+		} else {
+			serve(wire.APIIssuer+">", wire.BreakGlassIssuer+">")
 		}
-		serve(api + ">")
 	case ControlReader:
 		for _, service := range []string{Issuer, Rotator} {
 			for _, bucket := range Buckets[service] {
@@ -112,6 +113,8 @@ func scope(role, signer string) *jwt.UserScope {
 		pub = append(pub, "$JS.API.INFO")
 	case Monitor:
 		pub = append(pub, "$SYS.REQ.SERVER.PING.JSZ", "$SYS.REQ.SERVER.PING.HEALTHZ")
+	case BreakGlass:
+		pub = append(pub, wire.BreakGlassRevocation+">", wire.BreakGlassRotation+">", wire.BreakGlassIssuer+">")
 	case guardRole:
 		pub = append(pub, wire.APIRevocation+">", wire.APIRotation+">", wire.APIIssuer+">")
 		follow()
@@ -161,6 +164,9 @@ func wireUp(accounts map[string]*jwt.AccountClaims) {
 		{Log, wire.APIRevocation + ">", jwt.Service, []string{Guards}},
 		{Control, wire.APIRotation + ">", jwt.Service, []string{Guards}},
 		{Control, wire.APIIssuer + ">", jwt.Service, []string{Guards}},
+		{Log, wire.BreakGlassRevocation + ">", jwt.Service, []string{Guards}},
+		{Control, wire.BreakGlassRotation + ">", jwt.Service, []string{Guards}},
+		{Control, wire.BreakGlassIssuer + ">", jwt.Service, []string{Guards}},
 	} {
 		export := &jwt.Export{Name: s.subject, Subject: jwt.Subject(s.subject), Type: s.kind}
 		if s.kind == jwt.Service {

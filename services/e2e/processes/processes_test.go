@@ -14,6 +14,7 @@ var shared = []string{
 	"TestStory", "TestOAuthClient", "TestRevokedCredentialComesBackOnlyWhenMadeAnew", "TestHoldAndRelease", "TestRotationRefusesNoValidToken",
 	"TestExitCodes", "TestPastedSecretIsRecognized", "TestSameRequestIsSameRevocation",
 	"TestRecordsAreListedShownAndDeleted", "TestCompletionsKnowRealIDs", "TestWatchShowsWhatHappens",
+	"TestBreakGlassOpensAHeldTenant", "TestBreakGlassOpensAHeldRole", "TestBreakGlassMakesAnOperator", "TestBreakGlassPromotesAKey", "TestBreakGlassIsForItsIdentityAlone",
 	"TestReaderInAnotherLanguageRefusesWhatIsRevoked",
 }
 

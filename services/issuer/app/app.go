@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -19,6 +20,7 @@ import (
 	"github.com/quash-project/quash/services/issuer/httpapi"
 	"github.com/quash-project/quash/services/issuer/kvstore"
 	"github.com/quash-project/quash/services/issuer/oauth"
+	"github.com/quash-project/quash/shared/breakglass"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/guard/follow"
@@ -44,6 +46,8 @@ type Service struct {
 	handler http.Handler
 	seeded  atomic.Bool // the fixed roles are there, and the first operator if wanted
 	waits   atomic.Pointer[string]
+	nats    *nats.Conn
+	door    *breakglass.Door
 }
 
 // New wires the service. It asks nothing of NATS yet: Run waits for that.
@@ -52,7 +56,7 @@ func New(_ context.Context, cfg Config, d Deps) (*Service, error) {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	withDefaults(&cfg, &d)
-	s := &Service{cfg: cfg, log: d.Log}
+	s := &Service{cfg: cfg, log: d.Log, nats: d.NATS, door: breakglass.New(d.Log)}
 	if err := s.wire(d); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
@@ -197,6 +201,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.rings.run(ctx) })
 	g.Go(func() error { return s.domain.Run(ctx) })
 	g.Go(func() error { return s.seed(ctx) })
+	g.Go(func() error { return s.breakGlass(ctx) })
 	return g.Wait()
 }
 
@@ -219,4 +224,6 @@ func (s *Service) Ready() error {
 func (s *Service) canMake() error { return s.domain.Ready() }
 
 // Metrics implements metrics.Source.
-func (s *Service) Metrics() []prometheus.Collector { return metrics.Guard(s.guard) }
+func (s *Service) Metrics() []prometheus.Collector {
+	return append(metrics.Guard(s.guard), s.door.Metrics())
+}

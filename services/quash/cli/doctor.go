@@ -9,12 +9,10 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/redis/go-redis/v9"
 	"github.com/spf13/cobra"
 
 	"github.com/quash-project/quash/services/quash/api"
-	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
@@ -165,11 +163,7 @@ func (a *app) examineNATS() finding {
 	if url == "" {
 		return look("nats", mend, "not looked at: QUASH_NATS_URL is not set", nil)
 	}
-	opts := []nats.Option{nats.Timeout(5 * time.Second), nats.NoReconnect()}
-	if creds != "" {
-		opts = append(opts, natsfeed.Credentials(creds))
-	}
-	nc, err := nats.Connect(url, opts...)
+	nc, err := connectNATS(url, creds, func(error) {})
 	if err != nil {
 		return look("nats", mend, "", err)
 	}

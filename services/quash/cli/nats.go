@@ -2,14 +2,36 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
+	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/identity"
 )
+
+// connectNATS connects once, for one command. What the server refuses later goes to
+// refused: whoever asks would wait in vain for an answer.
+func connectNATS(url, creds string, refused func(error)) (*nats.Conn, error) {
+	opts := []nats.Option{nats.Timeout(5 * time.Second), nats.NoReconnect(), nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { refused(err) })}
+	if creds != "" {
+		data, err := os.ReadFile(creds)
+		if err != nil {
+			return nil, err
+		}
+		user, err := natsfeed.UserName(data)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", creds, err)
+		}
+		opts = append(opts, natsfeed.Credentials(creds), nats.CustomInboxPrefix(identity.InboxPrefix(user)))
+	}
+	return nats.Connect(url, opts...)
+}
 
 func (a *app) natsCmd() *cobra.Command {
 	return group("nats", "NATS identities: operator, accounts, users", a.natsInitCmd(),

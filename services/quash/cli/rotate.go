@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -89,16 +88,5 @@ func (a *app) awaitRotation(ctx context.Context, raw json.RawMessage, wait time.
 		case <-time.After(min(left, 250*time.Millisecond)):
 		}
 	}
-	if a.output == "json" {
-		if err := a.json(raw); err != nil {
-			return err
-		}
-	} else {
-		a.fields("kid", r.KeyID, "previous", r.Previous, "state", r.State, "signs at", r.SignsAt, "lacking", strings.Join(r.Lacking, " "))
-	}
-	if r.State != "signing" {
-		a.note("the new key does not sign yet; it will by itself, at the earliest at %s", r.SignsAt)
-		return &exit{Unconfirmed, nil}
-	}
-	return nil
+	return a.showRotation(raw)
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/services/revocation/natsapi"
 	"github.com/quash-project/quash/services/revocation/redisview"
+	"github.com/quash-project/quash/shared/breakglass"
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/guard/follow"
 	"github.com/quash-project/quash/shared/guard/natsfeed"
@@ -45,6 +46,7 @@ type Service struct {
 	guards  *natsapi.Server
 	handler http.Handler
 	api     frame.Authorizer
+	door    *breakglass.Door
 }
 
 // New wires the service. It asks nothing of NATS or Redis yet: Run waits for them.
@@ -53,7 +55,7 @@ func New(_ context.Context, cfg Config, d Deps) (*Service, error) {
 		return nil, fmt.Errorf("revocation: %w", err)
 	}
 	withDefaults(&cfg, &d)
-	s := &Service{cfg: cfg, log: d.Log, nats: d.NATS, feed: &revocation.Feed{}}
+	s := &Service{cfg: cfg, log: d.Log, nats: d.NATS, feed: &revocation.Feed{}, door: breakglass.New(d.Log)}
 	for _, build := range []func(Deps) error{s.buildLog, s.buildGuard, s.buildWays} {
 		if err := build(d); err != nil {
 			return nil, fmt.Errorf("revocation: %w", err)

@@ -9,7 +9,7 @@ import (
 
 // Metrics implements metrics.Source.
 func (s *Service) Metrics() []prometheus.Collector {
-	out := append(metrics.Guard(s.guard),
+	out := append(metrics.Guard(s.guard), s.door.Metrics(),
 		metrics.Gauge("quash_log_head", "Sequence of the newest message of the log that was applied.", func() float64 { return float64(s.ledger.Head().Seq) }),
 		metrics.Gauge("quash_log_epoch", "Number of the log's history. Another one says that the log went back.", func() float64 { return float64(s.ledger.Epoch()) }),
 		metrics.Gauge("quash_log_targets", "Targets of which the log says something.", func() float64 { return float64(s.ledger.View().Len()) }),

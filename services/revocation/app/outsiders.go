@@ -17,10 +17,14 @@ import (
 const drain = 5 * time.Second
 
 // serveOutsiders answers over NATS what the HTTP API answers, with the token in
-// the header Authorization.
+// the header Authorization; and break-glass.
 func (s *Service) serveOutsiders(ctx context.Context) error {
-	server, err := natsapi.Serve(s.nats, wire.APIRevocation, natsapi.Config{Auth: s.api, Queue: "quash-revocation", Log: s.log.Named("nats")},
-		natsapi.On("revocations", rights.Revoke, s.commit))
+	cfg := natsapi.Config{Auth: s.api, Queue: "quash-revocation", Log: s.log.Named("nats")}
+	server, err := natsapi.Serve(s.nats, wire.APIRevocation, cfg, natsapi.On("revocations", rights.Revoke, s.commit))
+	if err != nil {
+		return err
+	}
+	glass, err := natsapi.Serve(s.nats, wire.BreakGlassRevocation, cfg, s.breakGlass()...)
 	if err != nil {
 		return err
 	}
@@ -28,6 +32,7 @@ func (s *Service) serveOutsiders(ctx context.Context) error {
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	server.Stop(stop)
+	glass.Stop(stop)
 	return nil
 }
 

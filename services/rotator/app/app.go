@@ -18,6 +18,7 @@ import (
 	"github.com/quash-project/quash/services/rotator"
 	"github.com/quash-project/quash/services/rotator/httpapi"
 	"github.com/quash-project/quash/services/rotator/kvstore"
+	"github.com/quash-project/quash/shared/breakglass"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/guard/follow"
@@ -44,6 +45,8 @@ type Service struct {
 	domain  *rotator.Rotator
 	trust   string
 	handler http.Handler
+	door    *breakglass.Door
+	tenant  string
 }
 
 // New wires the service. It asks nothing of NATS yet: Run waits for that.
@@ -66,7 +69,7 @@ func New(_ context.Context, cfg Config, d Deps) (*Service, error) {
 	if cfg.Replicas == 0 {
 		cfg.Replicas = 1
 	}
-	s := &Service{log: d.Log, nats: d.NATS}
+	s := &Service{log: d.Log, nats: d.NATS, door: breakglass.New(d.Log), tenant: cfg.Tenant}
 	if err := s.wire(cfg, d); err != nil {
 		return nil, fmt.Errorf("rotator: %w", err)
 	}
@@ -146,9 +149,14 @@ func (s *Service) Trust() string { return s.trust }
 // Run works until ctx ends: it follows the log, keeps the keys, and works on
 // rotations. What was accepted over NATS is answered before it returns.
 func (s *Service) Run(ctx context.Context) error {
-	srv, err := natsapi.Serve(s.nats, wire.APIRotation, natsapi.Config{
+	ways := natsapi.Config{
 		Auth: frame.ByGuard(s.guard), Queue: "quash-rotator", MaxBody: frame.MaxBody, Deadline: frame.Deadline + time.Minute, Log: s.log.Named("natsapi"),
-	}, httpapi.Endpoints(s.domain)...)
+	}
+	srv, err := natsapi.Serve(s.nats, wire.APIRotation, ways, httpapi.Endpoints(s.domain)...)
+	if err != nil {
+		return fmt.Errorf("rotator: %w", err)
+	}
+	glass, err := natsapi.Serve(s.nats, wire.BreakGlassRotation, ways, httpapi.BreakGlass(s.domain, s.door, s.tenant)...)
 	if err != nil {
 		return fmt.Errorf("rotator: %w", err)
 	}
@@ -166,6 +174,7 @@ func (s *Service) Run(ctx context.Context) error {
 	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
 	defer cancel()
 	srv.Stop(short)
+	glass.Stop(short)
 	finish()
 	return g.Wait()
 }
@@ -180,4 +189,6 @@ func (s *Service) Ready() error {
 }
 
 // Metrics implements metrics.Source.
-func (s *Service) Metrics() []prometheus.Collector { return metrics.Guard(s.guard) }
+func (s *Service) Metrics() []prometheus.Collector {
+	return append(metrics.Guard(s.guard), s.door.Metrics())
+}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/quash-project/quash/services/rotator"
+	"github.com/quash-project/quash/shared/breakglass"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/natsapi"
 	"github.com/quash-project/quash/shared/problem"
@@ -124,6 +125,36 @@ func Endpoints(r *rotator.Rotator) []natsapi.Endpoint {
 	}
 }
 
+// promoting is an emergency rotation by break-glass.
+type promoting struct {
+	breakglass.Request
+	Alg    string `json:"alg,omitempty"`
+	Tenant string `json:"tenant,omitempty"` // default: the service's own
+	Key    string `json:"idempotency_key,omitempty"`
+	Wait   string `json:"wait,omitempty"`
+}
+
+// BreakGlass are the operations of the break-glass identity, under
+// wire.BreakGlassRotation.
+func BreakGlass(r *rotator.Rotator, door *breakglass.Door, tenant string) []natsapi.Endpoint {
+	h := &handlers{r}
+	return []natsapi.Endpoint{
+		breakglass.On(door, "promote", func(ctx context.Context, in promoting) (Rotation, error) {
+			limit, err := parseWait(in.Wait)
+			if err != nil {
+				return Rotation{}, err
+			}
+			if in.Tenant == "" {
+				in.Tenant = tenant
+			}
+			return h.begin(ctx, rotator.Request{
+				Key: in.Key, Tenant: in.Tenant, Actor: breakglass.Actor, Kind: rotator.KindSigningKey,
+				Reason: in.Reason, Emergency: true, Alg: in.Alg,
+			}, limit)
+		}),
+	}
+}
+
 func (h *handlers) create(ctx context.Context, in *createInput) (*rotationOutput, error) {
 	r, err := h.start(ctx, in.Body, in.Key, in.Wait)
 	return output(r), err
@@ -134,19 +165,23 @@ func (h *handlers) start(ctx context.Context, body createBody, key, wait string)
 	if err != nil {
 		return Rotation{}, err
 	}
-	if key == "" {
-		key = uuid.NewString()
-	}
 	who := frame.CallerOf(ctx)
-	r, err := h.r.Start(ctx, rotator.Request{
+	return h.begin(ctx, rotator.Request{
 		Key: key, Tenant: who.Tenant, Actor: who.Actor(),
 		Kind: body.Kind, Reason: body.Reason, Emergency: body.Emergency, Alg: body.Alg,
-	})
+	}, limit)
+}
+
+func (h *handlers) begin(ctx context.Context, q rotator.Request, wait time.Duration) (Rotation, error) {
+	if q.Key == "" {
+		q.Key = uuid.NewString()
+	}
+	r, err := h.r.Start(ctx, q)
 	if err != nil {
 		return Rotation{}, err
 	}
 	// It has been accepted: from here on there is an answer, if not a final one.
-	if now, err := h.r.Wait(ctx, who.Tenant, r.ID, limit); err == nil {
+	if now, err := h.r.Wait(ctx, q.Tenant, r.ID, wait); err == nil {
 		r = now
 	}
 	return shown(r), nil

@@ -36,6 +36,12 @@ const (
 	APIRevocation = "quash.api.revocation." // + operation
 	APIRotation   = "quash.api.rotation."   // + operation
 	APIIssuer     = "quash.api.issuer."     // + operation
+
+	// Of the break-glass identity alone: the broker vouches for it, and no token
+	// is asked for.
+	BreakGlassRevocation = "quash.break-glass.revocation." // + operation
+	BreakGlassRotation   = "quash.break-glass.rotation."   // + operation
+	BreakGlassIssuer     = "quash.break-glass.issuer."     // + operation
 )
 
 // GuardSubject returns the subject on which the reader with this NATS user asks.
