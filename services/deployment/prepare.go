@@ -97,7 +97,7 @@ func (d *deployment) loadSettings(context.Context) error {
 	// Every port is chosen before anything starts, and held until then.
 	for n := range natsNodes {
 		for _, use := range []string{"clients", "cluster", "monitor"} {
-			if err := d.choose(nats(n+1) + " " + use); err != nil {
+			if err := d.choose(natsNode(n+1) + " " + use); err != nil {
 				return err
 			}
 		}
@@ -117,7 +117,7 @@ func (d *deployment) loadSettings(context.Context) error {
 	return nil
 }
 
-func nats(n int) string { return fmt.Sprintf("nats-%d", n) }
+func natsNode(n int) string { return fmt.Sprintf("nats-%d", n) }
 
 // choose takes the port that is kept under a name, or any.
 func (d *deployment) choose(name string) (err error) {
@@ -214,7 +214,7 @@ func (d *deployment) configureNATS(context.Context) error {
 	}
 	var routes []string
 	for n := range natsNodes {
-		routes = append(routes, "tls://"+d.addr(nats(n+1)+" cluster"))
+		routes = append(routes, "tls://"+d.addr(natsNode(n+1)+" cluster"))
 	}
 	const store = `store_dir: "/var/lib/nats/jetstream"`
 	if !strings.Contains(string(shipped), store) {
@@ -223,7 +223,7 @@ func (d *deployment) configureNATS(context.Context) error {
 	tls := fmt.Sprintf("tls: { cert_file: %q, key_file: %q, ca_file: %q }",
 		d.path("tls", authority.CertFile), d.path("tls", authority.KeyFile), d.path("tls", authority.CAFile))
 	for n := range natsNodes {
-		name := nats(n + 1)
+		name := natsNode(n + 1)
 		text := strings.Replace(string(shipped), store, fmt.Sprintf("store_dir: %q", d.path(name)), 1) + fmt.Sprintf(`
 server_name: %s
 listen: %q
@@ -246,7 +246,7 @@ cluster: {
 func (d *deployment) natsURL() string {
 	var urls []string
 	for n := range natsNodes {
-		urls = append(urls, "tls://"+d.addr(nats(n+1)+" clients"))
+		urls = append(urls, "tls://"+d.addr(natsNode(n+1)+" clients"))
 	}
 	return strings.Join(urls, ",")
 }

@@ -88,16 +88,24 @@ func (d *deployment) run(name string, addresses []string, env []string, program 
 }
 
 func (d *deployment) startAll() error {
+	if err := d.startEngines(); err != nil {
+		return err
+	}
+	return d.startServices()
+}
+
+func (d *deployment) startEngines() error {
 	for n := range natsNodes {
-		name := nats(n + 1)
+		name := natsNode(n + 1)
 		addresses := []string{"tls://" + d.addr(name+" clients"), "tls://" + d.addr(name+" cluster"), "http://" + d.addr(name+" monitor")}
 		if err := d.run(name, addresses, nil, d.path("bin", "nats-server"), "-c", d.path(name+".conf")); err != nil {
 			return err
 		}
 	}
-	if err := d.run("redis-1", []string{"rediss://" + d.addr("redis-1 clients")}, nil, "redis-server", d.path("redis-1.conf")); err != nil {
-		return err
-	}
+	return d.run("redis-1", []string{"rediss://" + d.addr("redis-1 clients")}, nil, "redis-server", d.path("redis-1.conf"))
+}
+
+func (d *deployment) startServices() error {
 	for _, service := range []string{"revocation", "rotator", "issuer"} {
 		for n := range replicas {
 			if err := d.runService(service, n+1, d.settingsOf(service, n+1)); err != nil {

@@ -85,6 +85,9 @@ func Credentials(path string) nats.Option {
 // whatever happens, keeps nothing back for later while it is away, and takes
 // answers only where no other user can listen.
 func Options(user, name string, log *zap.Logger) []nats.Option {
+	if log == nil {
+		log = zap.NewNop()
+	}
 	t := &troubles{log: log}
 	return []nats.Option{
 		nats.Name(name),
