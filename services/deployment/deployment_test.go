@@ -27,7 +27,7 @@ type running struct {
 	out bytes.Buffer
 }
 
-func up(t *testing.T, dir string) *running {
+func up(t *testing.T, dir string, way Redis) *running {
 	t.Helper()
 	r := &running{t: t, dir: dir}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // it builds the programs
@@ -40,7 +40,7 @@ func up(t *testing.T, dir string) *running {
 			t.Log(r.out.String())
 		}
 	})
-	if err := Up(ctx, dir, filepath.Join("..", ".."), &r.out); err != nil {
+	if err := Up(ctx, dir, Options{Source: filepath.Join("..", ".."), Redis: way}, &r.out); err != nil {
 		t.Fatalf("%v\n%s", err, r.logs())
 	}
 	text, err := os.ReadFile(filepath.Join(dir, environmentFile))
@@ -212,7 +212,7 @@ func TestServicesLoseOneReplicaAfterTheOther(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts thirteen processes")
 	}
-	r := up(t, t.TempDir())
+	r := up(t, t.TempDir(), Single)
 	r.want(r.token("first"), http.StatusOK)
 	if a := r.revoke("principal:first", r.token("first")); len(a.Confirmed) != 8 {
 		t.Errorf("confirmed by %d guards, want both of each service and both demo servers: %+v", len(a.Confirmed), a.Confirmed)
@@ -258,14 +258,42 @@ func TestServicesLoseOneReplicaAfterTheOther(t *testing.T) {
 			t.Errorf("%s is there after scripts/down: %v", name, err)
 		}
 	}
-	again := up(t, r.dir)
+	again := up(t, r.dir, Single)
 	if after := again.process("issuer-2").Addresses; !slices.Equal(before, after) {
 		t.Errorf("addresses %v became %v", before, after)
 	}
 	again.want(dead, http.StatusUnauthorized)
 	again.want(kept, http.StatusOK)
-	if err := Up(t.Context(), r.dir, filepath.Join("..", ".."), &again.out); err == nil || !strings.Contains(err.Error(), "scripts/down") {
+	if err := Up(t.Context(), r.dir, Options{Source: filepath.Join("..", "..")}, &again.out); err == nil || !strings.Contains(err.Error(), "scripts/down") {
 		t.Errorf("a second time in the same directory: %v, want how to end the first", err)
 	}
 	again.want(kept, http.StatusOK) // and that has ended nothing
+}
+
+// TestViewOnSentinelAndCluster: with the shipped users and by TLS; a lost primary is
+// replaced, and a revocation is complete again.
+func TestViewOnSentinelAndCluster(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts many processes")
+	}
+	for _, way := range []Redis{Sentinel, Cluster} {
+		t.Run(string(way), func(t *testing.T) {
+			r := up(t, t.TempDir(), way)
+			token := r.token("first")
+			if a := r.revoke("principal:first", token); !a.Complete {
+				t.Errorf("not complete: %+v", a)
+			}
+			if out, code := r.quash("", "doctor"); code != 0 {
+				t.Errorf("doctor: exit code %d\n%s", code, out)
+			}
+			if way == Cluster {
+				return
+			}
+			r.kill("redis-1")
+			second := r.token("second")
+			if a := r.revoke("principal:second", second); !a.Complete {
+				t.Errorf("after the primary was lost, not complete: %+v", a)
+			}
+		})
+	}
 }

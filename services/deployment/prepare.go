@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,6 +41,11 @@ type settings struct {
 	Ports       map[string]int `json:"ports"`
 	RedisWriter string         `json:"redis_writer"`
 	RedisReader string         `json:"redis_reader"`
+	// Of Sentinel and Cluster.
+	RedisSentinel string `json:"redis_sentinel"`
+	RedisReplica  string `json:"redis_replica"`
+	RedisClient   string `json:"redis_client"`
+	RedisSetup    string `json:"redis_setup"`
 }
 
 const settingsFile = "settings.json"
@@ -50,6 +53,7 @@ const settingsFile = "settings.json"
 // deployment is one that is being started.
 type deployment struct {
 	dir, source string // source is the root of the repository
+	redis       Redis
 	settings    settings
 	taken       []net.Listener
 	ids         *identity.Set
@@ -89,7 +93,8 @@ func (d *deployment) loadSettings(context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", d.path(settingsFile), err)
 	}
-	for _, password := range []*string{&d.settings.RedisWriter, &d.settings.RedisReader} {
+	set := &d.settings
+	for _, password := range []*string{&set.RedisWriter, &set.RedisReader, &set.RedisSentinel, &set.RedisReplica, &set.RedisClient, &set.RedisSetup} {
 		if *password == "" {
 			*password = rand.Text()
 		}
@@ -102,7 +107,7 @@ func (d *deployment) loadSettings(context.Context) error {
 			}
 		}
 	}
-	names := []string{"redis-1 clients", issuerAddress + " https"}
+	names := append(d.redisPorts(), issuerAddress+" https")
 	for _, service := range []string{"issuer", "rotator", "revocation", "demo"} {
 		for n := range replicas {
 			name := fmt.Sprintf("%s-%d", service, n+1)
@@ -249,40 +254,4 @@ func (d *deployment) natsURL() string {
 		urls = append(urls, "tls://"+d.addr(natsNode(n+1)+" clients"))
 	}
 	return strings.Join(urls, ",")
-}
-
-// configureRedis writes the shipped file with the users' passwords, as it says
-// that one does, and with TLS.
-func (d *deployment) configureRedis(context.Context) error {
-	shipped, err := os.ReadFile(filepath.Join(d.source, "deploy", "redis", "redis.conf"))
-	if err != nil {
-		return err
-	}
-	passwords := map[string]string{"quash-writer": d.settings.RedisWriter, "quash-reader": d.settings.RedisReader}
-	var b strings.Builder
-	for line := range strings.Lines(string(shipped)) {
-		f := strings.Fields(line)
-		switch {
-		case len(f) > 1 && f[0] == "user" && passwords[f[1]] != "":
-			sum := sha256.Sum256([]byte(passwords[f[1]]))
-			fmt.Fprintf(&b, "%s #%s\n", strings.TrimSpace(line), hex.EncodeToString(sum[:]))
-		case len(f) > 0 && (f[0] == "bind" || f[0] == "port"):
-		default:
-			b.WriteString(line)
-		}
-	}
-	dir := d.path("redis-1")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	fmt.Fprintf(&b, "bind 127.0.0.1\nport 0\ntls-port %d\ntls-cert-file %q\ntls-key-file %q\ntls-ca-cert-file %q\ntls-auth-clients no\ndir %q\n",
-		d.settings.Ports["redis-1 clients"], d.path("tls", authority.CertFile), d.path("tls", authority.KeyFile), d.path("tls", authority.CAFile), dir)
-	if err := writeFile(d.path("redis-1.conf"), []byte(b.String())); err != nil {
-		return err
-	}
-	return writeFile(d.path("secrets", "redis-writer.url"), []byte(d.redisURL("quash-writer", d.settings.RedisWriter)+"\n"))
-}
-
-func (d *deployment) redisURL(user, password string) string {
-	return fmt.Sprintf("rediss://%s:%s@%s/0", user, password, d.addr("redis-1 clients"))
 }

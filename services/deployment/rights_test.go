@@ -30,7 +30,7 @@ import (
 // no service: what is sent reaches nobody who would take it for real.
 func engines(t *testing.T) *deployment {
 	t.Helper()
-	d := &deployment{dir: t.TempDir(), source: filepath.Join("..", "..")}
+	d := &deployment{dir: t.TempDir(), source: filepath.Join("..", ".."), redis: Single}
 	t.Cleanup(func() {
 		d.release()
 		if err := Down(context.Background(), d.dir); err != nil {
@@ -40,7 +40,7 @@ func engines(t *testing.T) *deployment {
 	if err := d.prepare(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := d.startEngines(); err != nil {
+	if err := d.startEngines(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return d

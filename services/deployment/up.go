@@ -29,14 +29,23 @@ const environmentFile = "up.env"
 // readyTime is how long everything may take until it is ready.
 const readyTime = 90 * time.Second
 
+// Options are what Up can be told.
+type Options struct {
+	Source string // the root of the repository; "": the current directory
+	Redis  Redis  // "": Single
+}
+
 // Up starts everything in dir, waits until it is ready, and writes up.env and
-// processes.json. Source is the root of the repository. When it fails it ends
-// what it had started.
-func Up(ctx context.Context, dir, source string, out io.Writer) (err error) {
+// processes.json. When it fails it ends what it had started.
+func Up(ctx context.Context, dir string, o Options, out io.Writer) (err error) {
+	if o.Redis == "" {
+		o.Redis = Single
+	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return err
 	}
-	if source, err = filepath.Abs(source); err != nil {
+	source, err := filepath.Abs(o.Source)
+	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -52,7 +61,7 @@ func Up(ctx context.Context, dir, source string, out io.Writer) (err error) {
 		}
 	}
 	_ = os.Remove(filepath.Join(dir, environmentFile)) // of one that crashed
-	d := &deployment{dir: dir, source: source}
+	d := &deployment{dir: dir, source: source, redis: o.Redis}
 	defer func() {
 		d.release()
 		if err != nil {
@@ -62,7 +71,7 @@ func Up(ctx context.Context, dir, source string, out io.Writer) (err error) {
 	if err := d.prepare(ctx); err != nil {
 		return err
 	}
-	if err := d.startAll(); err != nil {
+	if err := d.startAll(ctx); err != nil {
 		return err
 	}
 	if err := d.waitReady(ctx, out); err != nil {
@@ -87,14 +96,14 @@ func (d *deployment) run(name string, addresses []string, env []string, program 
 	return writeProcesses(d.dir, d.running)
 }
 
-func (d *deployment) startAll() error {
-	if err := d.startEngines(); err != nil {
+func (d *deployment) startAll(ctx context.Context) error {
+	if err := d.startEngines(ctx); err != nil {
 		return err
 	}
 	return d.startServices()
 }
 
-func (d *deployment) startEngines() error {
+func (d *deployment) startEngines(ctx context.Context) error {
 	for n := range natsNodes {
 		name := natsNode(n + 1)
 		addresses := []string{"tls://" + d.addr(name+" clients"), "tls://" + d.addr(name+" cluster"), "http://" + d.addr(name+" monitor")}
@@ -102,7 +111,7 @@ func (d *deployment) startEngines() error {
 			return err
 		}
 	}
-	return d.run("redis-1", []string{"rediss://" + d.addr("redis-1 clients")}, nil, "redis-server", d.path("redis-1.conf"))
+	return d.startRedis(ctx)
 }
 
 func (d *deployment) startServices() error {

@@ -33,7 +33,7 @@ func startProcesses(dir string) (down func(), err error) {
 			fmt.Fprintln(os.Stderr, err)
 		}
 	}
-	if err := deployment.Up(ctx, dir, filepath.Join("..", ".."), out); err != nil {
+	if err := deployment.Up(ctx, dir, deployment.Options{Source: filepath.Join("..", "..")}, out); err != nil {
 		return down, errors.Join(err, errors.New(out.String()))
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "up.env"))

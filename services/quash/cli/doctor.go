@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/guard/denylist"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
@@ -178,12 +178,12 @@ func (a *app) examineRedis(ctx context.Context) finding {
 	if url == "" {
 		return look("redis", mend, "not looked at: QUASH_REDIS_URL is not set", nil)
 	}
-	opts, err := redis.ParseURL(url)
+	opts, err := denylist.ParseURL(url)
 	if err != nil {
-		return look("redis", mend, "", errors.New("QUASH_REDIS_URL is no redis URL"))
+		return look("redis", mend, "", fmt.Errorf("QUASH_REDIS_URL: %w", err))
 	}
 	opts.DisableIdentity, opts.ContextTimeoutEnabled, opts.MaxRetries = true, true, -1
-	c := redis.NewClient(opts)
+	c := redis.NewUniversalClient(&opts)
 	defer c.Close()
 	t0 := time.Now()
 	err = c.Ping(ctx).Err()

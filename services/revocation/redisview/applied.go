@@ -78,7 +78,7 @@ func (s *shard) waitApplied(ctx context.Context, p revoke.Stamp) error {
 		if _, ok := s.appliedAt(p); ok {
 			return nil
 		}
-		poke(s.looking)
+		poke(s.looking) // at once, and then with every tick
 		select {
 		case <-moved:
 		case <-t.C:

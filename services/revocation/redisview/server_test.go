@@ -182,10 +182,10 @@ func TestShippedRightsAreEnough(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, enginetest.ShippedRedis(t).Addr, false)
 	own := w.client
-	w.client = redis.NewClient(&redis.Options{Addr: w.addr, Username: "quash-writer", Password: "pw", DisableIdentity: true})
-	store := Connect(redis.UniversalOptions{Addrs: []string{w.addr}, Username: "quash-writer", Password: "pw"})
+	w.client = redis.NewClient(&redis.Options{Addr: w.opts.Addrs[0], Username: "quash-writer", Password: "pw", DisableIdentity: true})
+	store := Connect(redis.UniversalOptions{Addrs: []string{w.opts.Addrs[0]}, Username: "quash-writer", Password: "pw"})
 	t.Cleanup(func() { _ = own.Close(); _ = store.Close() })
-	w.reader = w.newReader("quash-reader:pw@" + w.addr)
+	w.reader = w.newReader("quash-reader:pw@" + w.opts.Addrs[0])
 	w.commit(10)
 	w.writer("a", w.log.replica(), NewStore(store, false))
 	w.whole()
@@ -195,7 +195,7 @@ func TestShippedRightsAreEnough(t *testing.T) {
 	w.incomplete()
 	w.commit(100)
 	w.whole()
-	c := redis.NewClient(&redis.Options{Addr: w.addr, Username: "quash-reader", Password: "pw", DisableIdentity: true})
+	c := redis.NewClient(&redis.Options{Addr: w.opts.Addrs[0], Username: "quash-reader", Password: "pw", DisableIdentity: true})
 	t.Cleanup(func() { _ = c.Close() })
 	if err := c.Set(t.Context(), wire.RedisTargetKey(0, testKey(1)), "x", 0).Err(); err == nil {
 		t.Error("a reader can write")

@@ -10,6 +10,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/quash-project/quash/shared/guard/denylist"
 )
 
 // Entry is a target's key, its value and when it expires. An empty value
@@ -55,15 +57,13 @@ func Connect(o redis.UniversalOptions) redis.UniversalClient {
 	return redis.NewUniversalClient(&o)
 }
 
-// ConnectURL is Connect for one server, by its URL as go-redis reads it.
+// ConnectURL is Connect by a URL; see denylist.ParseURL.
 func ConnectURL(url string) (redis.UniversalClient, error) {
-	o, err := redis.ParseURL(url)
+	o, err := denylist.ParseURL(url)
 	if err != nil {
-		return nil, errors.New("redisview: the Redis URL can't be read; want redis://user:password@host:port") // its text has a password
+		return nil, fmt.Errorf("redisview: %w", err)
 	}
-	return Connect(redis.UniversalOptions{
-		Addrs: []string{o.Addr}, DB: o.DB, Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig,
-	}), nil
+	return Connect(o), nil
 }
 
 type redisStore struct {

@@ -344,3 +344,32 @@ func TestSlowReaderNeverClaimsLess(t *testing.T) {
 	w.whole()
 	stop()
 }
+
+// TestReplicaThatDoesNotWriteLooksWhenAsked: who waits for a revocation there
+// does not wait for the next beat.
+func TestReplicaThatDoesNotWriteLooksWhenAsked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, enginetest.Redis(t).Addr, false)
+	rare := func(c *Config) { c.Beat, c.Takeover = time.Hour, 2*time.Hour } // after the first round
+	a, _ := w.writer("a", w.log.replica(), w.store(), rare)
+	waitFor(t, "a writes", func() error {
+		if !a.Status().Writing {
+			return errTest
+		}
+		return nil
+	})
+	b, _ := w.writer("b", w.log.replica(), w.store(), rare)
+	waitFor(t, "b knows the view", func() error {
+		if !b.Status().Complete {
+			return errTest
+		}
+		return nil
+	})
+	p := w.log.cut(testKey(1))
+	waitFor(t, "b tells that the view has it", func() error {
+		if _, ok := b.AppliedAt(p.Stamp); !ok {
+			return errTest
+		}
+		return nil
+	})
+}

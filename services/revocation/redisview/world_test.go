@@ -28,7 +28,8 @@ const (
 type world struct {
 	t      testing.TB
 	log    *fakeLog
-	addr   string
+	opts   redis.UniversalOptions // of the view's Redis
+	shards int
 	client redis.UniversalClient // a stranger with every right
 	reader *denylist.Reader
 	mini   bool
@@ -43,16 +44,34 @@ type world struct {
 }
 
 func newWorld(t testing.TB, addr string, mini bool) *world {
-	w := &world{t: t, log: newFakeLog(), addr: addr, mini: mini, committed: map[int]time.Time{}}
-	w.client = redis.NewClient(&redis.Options{Addr: addr, DisableIdentity: true})
-	t.Cleanup(func() { _ = w.client.Close() })
-	w.reader = w.newReader(addr)
+	return newWorldOn(t, redis.UniversalOptions{Addrs: []string{addr}}, 1, mini)
+}
+
+// newWorldOn is newWorld on a Cluster or by Sentinels, with so many shards.
+func newWorldOn(t testing.TB, o redis.UniversalOptions, shards int, mini bool) *world {
+	w := &world{t: t, log: newFakeLog(), opts: o, shards: shards, mini: mini, committed: map[int]time.Time{}}
+	w.client = w.connect()
+	w.reader = w.readerOf(o)
 	return w
 }
 
+func (w *world) connect() redis.UniversalClient {
+	c := Connect(w.opts)
+	w.t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
 func (w *world) newReader(addr string) *denylist.Reader {
-	r, err := denylist.Open("redis://"+addr, denylist.Config{
-		Limit: testLimit, Poll: testBeat / 4, Conns: 2, Timeout: 300 * time.Millisecond, Log: zaptest.NewLogger(w.t).Named("reader"),
+	o, err := denylist.ParseURL("redis://" + addr)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return w.readerOf(o)
+}
+
+func (w *world) readerOf(o redis.UniversalOptions) *denylist.Reader {
+	r, err := denylist.OpenWith(o, denylist.Config{
+		Shards: w.shards, Limit: testLimit, Poll: testBeat / 4, Conns: 2, Timeout: 300 * time.Millisecond, Log: zaptest.NewLogger(w.t).Named("reader"),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -72,14 +91,13 @@ func (w *world) goRun(run func(context.Context) error) (stop func()) {
 }
 
 func (w *world) store() Store {
-	c := Connect(redis.UniversalOptions{Addrs: []string{w.addr}})
-	w.t.Cleanup(func() { _ = c.Close() })
-	return NewStore(c, w.mini)
+	return NewStore(w.connect(), w.mini)
 }
 
 func (w *world) writer(name string, l *ledger, store Store, change ...func(*Config)) (wr *Writer, stop func()) {
 	cfg := Config{
-		Beat: testBeat, Takeover: 4 * testBeat, Timeout: 2 * time.Second, Batch: 50,
+		Shards: w.shards,
+		Beat:   testBeat, Takeover: 4 * testBeat, Timeout: 2 * time.Second, Batch: 50,
 		Sweep: 300 * time.Millisecond, Log: zaptest.NewLogger(w.t).Named(name),
 	}
 	for _, fn := range change {

@@ -188,12 +188,13 @@ func (w *Writer) States(ctx context.Context, yield func(revoke.Key, revoke.State
 }
 
 // AppliedAt returns when the whole view was first known to hold everything up to
-// a position. The writing replica knows it from the answer to its write, the
-// others a little later.
+// a position. The writing replica knows it from the answer to its write; another
+// looks when it is asked, and knows it when it is asked again.
 func (w *Writer) AppliedAt(s revoke.Stamp) (at time.Time, ok bool) {
 	for _, sh := range w.shards {
 		t, ok := sh.appliedAt(s)
 		if !ok {
+			poke(sh.looking)
 			return time.Time{}, false
 		}
 		if at.Before(t) {

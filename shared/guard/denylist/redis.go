@@ -2,8 +2,10 @@ package denylist
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/url"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -12,22 +14,75 @@ import (
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
-// Open returns a Reader of the Redis at a URL as go-redis reads it:
-// redis://user:password@host:port/db, or rediss:// with TLS. It dials nothing
-// yet. The user needs no more rights than quash-reader has in deploy/redis/redis.conf.
-func Open(url string, cfg Config) (*Reader, error) {
-	o, err := redis.ParseURL(url)
+// ParseURL reads where the view's Redis is. The forms are those of go-redis; with
+// rediss:// instead of redis:// by TLS:
+//
+//	redis://USER:PASSWORD@HOST:PORT/DB                      one server
+//	redis://USER:PASSWORD@HOST:PORT?addr=HOST:PORT&addr=…   a Cluster, by some of its nodes
+//	redis://HOST:PORT?addr=HOST:PORT&master_name=NAME&username=USER&password=PASSWORD
+//	                                                        a primary by its Sentinels, whose
+//	                                                        own user, if any, stands before the @
+//
+// A certificate must be good for the address by which a node is reached, which
+// Sentinels and Clusters tell. An error has nothing of the URL, which has a
+// password.
+func ParseURL(text string) (redis.UniversalOptions, error) {
+	bad := errors.New("the Redis URL can't be read; want redis://USER:PASSWORD@HOST:PORT, with ?addr=HOST:PORT for each further node of a Cluster, or ?addr=…&master_name=NAME&username=USER&password=PASSWORD for Sentinels")
+	u, err := url.Parse(text)
 	if err != nil {
-		return nil, errors.New("denylist: the Redis URL can't be read; want redis://user:password@host:port") // its text has a password
+		return redis.UniversalOptions{}, bad
 	}
-	return OpenWith(redis.UniversalOptions{
-		Addrs: []string{o.Addr}, DB: o.DB, Username: o.Username, Password: o.Password,
-		TLSConfig: o.TLSConfig, ClientName: o.ClientName,
-	}, cfg)
+	q := u.Query()
+	switch {
+	case q.Has("master_name"):
+		o, err := redis.ParseFailoverURL(text)
+		if err != nil || o.MasterName == "" {
+			return redis.UniversalOptions{}, bad
+		}
+		return redis.UniversalOptions{
+			Addrs: o.SentinelAddrs, MasterName: o.MasterName, SentinelUsername: o.SentinelUsername, SentinelPassword: o.SentinelPassword,
+			DB: o.DB, Username: o.Username, Password: o.Password, TLSConfig: ofAnyName(o.TLSConfig), ClientName: o.ClientName,
+		}, nil
+	case q.Has("addr"):
+		o, err := redis.ParseClusterURL(text)
+		if err != nil {
+			return redis.UniversalOptions{}, bad
+		}
+		return redis.UniversalOptions{
+			Addrs: o.Addrs, IsClusterMode: true, Username: o.Username, Password: o.Password,
+			TLSConfig: ofAnyName(o.TLSConfig), ClientName: o.ClientName,
+		}, nil
+	}
+	o, err := redis.ParseURL(text)
+	if err != nil {
+		return redis.UniversalOptions{}, bad
+	}
+	return redis.UniversalOptions{
+		Addrs: []string{o.Addr}, DB: o.DB, Username: o.Username, Password: o.Password, TLSConfig: o.TLSConfig, ClientName: o.ClientName,
+	}, nil
 }
 
-// OpenWith is Open for a Sentinel (MasterName) or a Cluster (IsClusterMode, or
-// several addresses). Pool sizes, retries and timeouts are set by the Reader.
+// ofAnyName drops the name of the first node, which go-redis would want of all:
+// each is then held against the address that was dialled.
+func ofAnyName(c *tls.Config) *tls.Config {
+	if c != nil {
+		c.ServerName = ""
+	}
+	return c
+}
+
+// Open returns a Reader of the Redis at a URL; see ParseURL. It dials nothing
+// yet. The user needs no more rights than quash-reader has in deploy/redis/redis.conf.
+func Open(url string, cfg Config) (*Reader, error) {
+	o, err := ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("denylist: %w", err)
+	}
+	return OpenWith(o, cfg)
+}
+
+// OpenWith is Open with options. Pool sizes, retries and timeouts are set by the
+// Reader.
 func OpenWith(o redis.UniversalOptions, cfg Config) (*Reader, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err

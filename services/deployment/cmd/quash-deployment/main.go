@@ -33,7 +33,13 @@ func run(ctx context.Context, args []string) error {
 	switch args[0] {
 	case "up", "down":
 		dir := fs.String("dir", ".quash/up", "the `directory` for all data")
-		source := fs.String("source", ".", "the root of the repository")
+		o := deployment.Options{Source: ".", Redis: deployment.Single}
+		if args[0] == "up" {
+			fs.Func("redis", "how Redis runs: `single`, sentinel or cluster", func(text string) (err error) {
+				o.Redis, err = deployment.ParseRedis(text)
+				return err
+			})
+		}
 		if err := fs.Parse(args[1:]); err != nil {
 			return err
 		}
@@ -43,7 +49,7 @@ func run(ctx context.Context, args []string) error {
 		if args[0] == "down" {
 			return deployment.Down(ctx, *dir)
 		}
-		return deployment.Up(ctx, *dir, *source, os.Stdout)
+		return deployment.Up(ctx, *dir, o, os.Stdout)
 	case "balance":
 		return balance(ctx, fs, args[1:])
 	}
