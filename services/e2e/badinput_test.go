@@ -260,6 +260,7 @@ func (v *victim) routes() []route {
 		{"POST", "/v1/bindings", m{"subject": "bob", "role": "clerk"}, []string{"subject", "role", "reason"}, most},
 		{"POST", "/v1/revocations", m{"op": "revoke", "targets": []string{"principal:bob"}, "reason": "r"}, []string{"op", "reason", "for", "then", "issuer", "tenant"}, bulk},
 		{"POST", "/v1/fleet/" + v.instance + "/out", m{"reason": "r"}, []string{"reason"}, most},
+		{"POST", "/v1/epochs", m{"reason": "r"}, []string{"reason", "backup_at"}, most},
 		{"POST", "/v1/decisions", m{"token": v.token}, []string{"token", "audience"}, most},
 		{"POST", "/v1/rotations", m{"kind": "signing-key", "reason": "r"}, []string{"kind", "reason", "alg"}, most},
 		{method: "DELETE", path: "/v1/keys/" + v.key.ID},

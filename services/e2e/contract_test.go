@@ -266,6 +266,7 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 			ok("POST", "/v1/fleet/"+g.Instance+"/out", m{"reason": "contract"}, 200, nil)
 		}
 	}
+	ok("POST", "/v1/epochs", m{"reason": "contract"}, 201, nil)
 	if l := c.lacking(); len(l) > 0 {
 		t.Errorf("no success was seen of %q", l)
 	}

@@ -141,7 +141,7 @@ func (s *services) run(name string, one service) {
 // serve puts the services under one URL, as quash dev does.
 func (s *services) serve(l net.Listener, rev, rot, iss http.Handler) {
 	mux := http.NewServeMux()
-	for _, path := range []string{"/v1/revocations", "/v1/revocations/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/openapi/revocation.json"} {
+	for _, path := range []string{"/v1/revocations", "/v1/revocations/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/v1/epochs", "/openapi/revocation.json"} {
 		mux.Handle(path, rev)
 	}
 	for _, path := range []string{"/v1/rotations", "/v1/rotations/", "/v1/signing-keys", "/openapi/rotator.json"} {

@@ -168,11 +168,21 @@ func (g *Guard) await(ctx context.Context, r Reader, s revoke.Stamp) *fault {
 func (v *verified) refusedBy(r Reader, d *Decision) *fault {
 	view := r.View()
 	i := v.hit(view)
-	if i < 0 {
+	if i < 0 && !v.void(view.Epochs()) {
 		return nil
 	}
 	d.Source, d.Watermark = SourceView, r.Position().Stamp
+	if i < 0 {
+		return bad(CheckTargets, voidReason)
+	}
 	return v.refused(i, view.State(v.targets[i]), view.Epochs(), d)
+}
+
+const voidReason = "its sign-in is of before the log was restored from a backup: what ended it may be lost; sign in again"
+
+// void reports whether it came from a sign-in that a restore has made void.
+func (v *verified) void(es revoke.Epochs) bool {
+	return v.SessionID != "" && v.issuer.Own() && es.Void(v.Stamp)
 }
 
 func (v *verified) refused(i int, s revoke.State, es revoke.Epochs, d *Decision) *fault {
@@ -230,6 +240,8 @@ func (g *Guard) askRedis(ctx context.Context, v *verified, req *Requirement, sta
 	res, err := g.redisCheck(ctx, v)
 	d.Staleness, d.Watermark = res.Staleness, res.Position.Stamp
 	switch {
+	case res.Outcome == denylist.Clean && v.void(res.Epochs):
+		return d, bad(CheckTargets, voidReason)
 	case res.Outcome == denylist.Hit:
 		return d, v.refused(res.Index, res.State, nil, &d)
 	case res.Outcome != denylist.Clean || err != nil:

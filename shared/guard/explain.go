@@ -157,5 +157,8 @@ func (g *Guard) explainTargets(e *Explanation, v *verified) {
 		}
 		e.Targets = append(e.Targets, t)
 	}
+	if hit == nil && e.Decision.Check == CheckTargets { // its sign-in is void
+		hit = bad(CheckTargets, e.Reason)
+	}
 	e.add(CheckTargets, hit)
 }

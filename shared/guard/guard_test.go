@@ -327,6 +327,26 @@ func TestLostLogIsNotAnOldView(t *testing.T) {
 	wantAllow(t, decide(g, q.Token(guardtest.Token{}), guard.Requirement{}))
 }
 
+// TestRestoredLogVoidsSignIns: what had ended one may be lost with the log's tail.
+func TestRestoredLogVoidsSignIns(t *testing.T) {
+	q := guardtest.New(t)
+	g := q.Guard()
+	key := q.Token(guardtest.Token{Life: time.Hour})
+	signIn := q.Token(guardtest.Token{Life: time.Hour, SessionID: "s1"})
+	q.LoseLog()
+	q.WaitReady(g)
+	wantAllow(t, decide(g, signIn, guard.Requirement{})) // no backup was restored
+	q.RestoreLog()
+	q.WaitReady(g)
+	wantAllow(t, decide(g, key, guard.Requirement{}))
+	d := decide(g, signIn, guard.Requirement{})
+	wantDeny(t, d, http.StatusUnauthorized, guard.CheckTargets)
+	if !strings.Contains(d.Reason, "restored") {
+		t.Errorf("reason %q: want why", d.Reason)
+	}
+	wantAllow(t, decide(g, q.Token(guardtest.Token{SessionID: "s2"}), guard.Requirement{}))
+}
+
 // TestStartWhileQuashIsDown: it waits, refuses with 503, says what it waits for,
 // and never opens by itself.
 func TestStartWhileQuashIsDown(t *testing.T) {

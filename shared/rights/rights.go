@@ -17,6 +17,7 @@ const (
 	Revoke        = "quash:revoke" // revoke, hold, release
 	FleetRead     = "quash:fleet:read"
 	FleetWrite    = "quash:fleet:write"
+	EpochsWrite   = "quash:epochs:write"
 	Decide        = "quash:decide" // ask whether a token would be taken, and why
 	KeysRead      = "quash:keys:read"
 	KeysWrite     = "quash:keys:write"
@@ -32,7 +33,7 @@ const (
 // All returns every scope of Quash's own, in a fixed order.
 func All() []string {
 	return []string{
-		Revoke, FleetRead, FleetWrite, Decide, KeysRead, KeysWrite, ClientsRead, ClientsWrite,
+		Revoke, FleetRead, FleetWrite, EpochsWrite, Decide, KeysRead, KeysWrite, ClientsRead, ClientsWrite,
 		RolesRead, RolesWrite, Rotate, RotationsRead, AuditRead,
 	}
 }

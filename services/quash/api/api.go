@@ -296,7 +296,7 @@ func (call Call) request(ctx context.Context, u, token string) (*http.Request, e
 
 // revocation and rotation name the services whose addresses stand in the metadata.
 var (
-	revocationPaths = []string{"/v1/revocations", "/v1/fleet", "/v1/decisions", "/v1/feed"}
+	revocationPaths = []string{"/v1/revocations", "/v1/fleet", "/v1/decisions", "/v1/feed", "/v1/epochs"}
 	rotationPaths   = []string{"/v1/rotations", "/v1/signing-keys"}
 )
 

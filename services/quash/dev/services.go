@@ -105,7 +105,7 @@ func (i *instance) routes() http.Handler {
 		service
 		paths []string
 	}{
-		{i.revocation, []string{"/v1/revocations", "/v1/revocations/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/openapi/revocation.json", "/openapi/revocation.yaml"}},
+		{i.revocation, []string{"/v1/revocations", "/v1/revocations/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/v1/epochs", "/openapi/revocation.json", "/openapi/revocation.yaml"}},
 		{i.rotator, []string{"/v1/rotations", "/v1/rotations/", "/v1/signing-keys", "/v1/signing-keys/", "/openapi/rotator.json", "/openapi/rotator.yaml"}},
 		{i.issuer, []string{"/"}},
 	} {

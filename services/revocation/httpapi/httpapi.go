@@ -26,6 +26,7 @@ func Register(a *frame.API, s *revocation.Service, feed *revocation.Feed, redis 
 	h := &handlers{s: s, feed: feed, redis: redis}
 	h.revocations(a)
 	h.fleet(a)
+	h.epochs(a)
 	h.decisions(a)
 	h.watching(a)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
 )
 
 // maxAhead is how far above this service's clock an epoch may be that somebody shows.
@@ -25,6 +26,40 @@ type proof struct {
 	epoch  uint64          // the epoch in which it was noticed
 	recent []wire.Position // what the log had, newest first
 	shown  uint64          // the highest epoch that was shown
+	order  *EpochOrder     // it is no proof, but an operator's word
+	done   chan<- error    // of an order: told how it ended
+}
+
+// EpochOrder is an operator's word that the log was restored by other means than
+// quash restore.
+type EpochOrder struct {
+	Actor, Reason string
+	// Backup is when the backup was made: what the log has from then on does not
+	// count as shared. Zero: found by the log's own silence; see sharedUntil.
+	Backup time.Time
+}
+
+// BeginEpoch begins a new epoch, marked as one of a restore, and returns its
+// number and the last position that it shares with what was before. An error
+// leaves open whether it was begun.
+func (l *Ledger) BeginEpoch(ctx context.Context, o EpochOrder) (revoke.Epoch, error) {
+	if err := l.Ready(); err != nil {
+		return revoke.Epoch{}, err
+	}
+	done := make(chan error, 1)
+	p := l.ownProof(o.Reason)
+	p.by, p.recent, p.order, p.done = o.Actor, nil, &o, done
+	select {
+	case l.proofs <- p:
+	case <-ctx.Done():
+		return revoke.Epoch{}, problem.Wrap(problem.Unavailable, context.Cause(ctx), "the service is busy with the log; try again")
+	}
+	select {
+	case err := <-done:
+		return l.view.Epochs().Current(), err
+	case <-ctx.Done():
+		return revoke.Epoch{}, problem.Wrap(problem.UnknownOutcome, context.Cause(ctx), "a new epoch may have begun: see quash doctor")
+	}
 }
 
 func (l *Ledger) ownProof(why string) proof {
@@ -46,13 +81,15 @@ func (l *Ledger) tell(p proof) {
 // onProof begins a new epoch, at most one a minute.
 func (l *Ledger) onProof(ctx context.Context, p proof) {
 	if p.epoch < l.Epoch() && p.shown <= l.Epoch() {
-		return // that history is over already
+		// That history is over already.
+		p.end(problem.New(problem.Conflict, "another epoch, %d, has begun meanwhile; see whether yours is still needed", l.Epoch()))
+		return
 	}
 	l.mu.Lock()
 	since := time.Since(l.lastBegin)
 	early := !l.lastBegin.IsZero() && since < l.cfg.EpochGap
 	l.mu.Unlock()
-	if early {
+	if early && p.order == nil {
 		l.log.Warn("the log is said to have gone back, less than a minute after a new epoch: not believed yet",
 			zap.String("why", p.why), zap.String("by", p.by), zap.Duration("since", since))
 		if p.by == ownName { // nobody repeats it; a reader does
@@ -61,10 +98,22 @@ func (l *Ledger) onProof(ctx context.Context, p proof) {
 		return
 	}
 	l.notReady("the log went back; a new epoch begins")
-	l.untilDone(ctx, "begin a new epoch", func(ctx context.Context) error {
+	done := l.untilDone(ctx, "begin a new epoch", func(ctx context.Context) error {
 		l.drain()
 		return l.newEpoch(ctx, p)
 	})
+	if done {
+		p.end(nil)
+	} else {
+		p.end(errStopped)
+	}
+}
+
+// end tells whoever has ordered it how it ended.
+func (p *proof) end(err error) {
+	if p.done != nil {
+		p.done <- err // has room for one
+	}
 }
 
 // firstEpoch begins the first history, if the log has none. It may have had one
@@ -79,7 +128,7 @@ func (l *Ledger) firstEpoch(ctx context.Context) error {
 		return err
 	}
 	number := max(uint64(l.cfg.Now().UnixMilli()), former+1)
-	err = l.publishEpoch(ctx, number, revoke.Stamp{}, 0, "the log is new")
+	err = l.publishEpoch(ctx, newEpochMessage(number, revoke.Stamp{}, false), 0, ownName, "the log is new")
 	var exists errExists
 	if errors.As(err, &exists) {
 		return nil // another replica was first
@@ -106,14 +155,18 @@ func (l *Ledger) formerEpoch(ctx context.Context) (newest uint64, err error) {
 	return newest, ctx.Err()
 }
 
-func (l *Ledger) publishEpoch(ctx context.Context, number uint64, d revoke.Stamp, after uint64, why string) error {
-	id, err := wire.NewID(l.cfg.Rand)
-	if err != nil {
+func newEpochMessage(number uint64, d revoke.Stamp, restored bool) wire.Message {
+	return wire.Message{Kind: wire.KindEpoch, Epoch: number, D: &d, Restore: restored}
+}
+
+// publishEpoch stores an epoch's message after the one at a sequence.
+func (l *Ledger) publishEpoch(ctx context.Context, m wire.Message, after uint64, actor, why string) (err error) {
+	if m.ID, err = wire.NewID(l.cfg.Rand); err != nil {
 		return err
 	}
 	now := l.cfg.Now()
-	m := wire.Message{Kind: wire.KindEpoch, ID: id, Epoch: number, D: &d, At: now.UnixMilli()}
-	body, err := newEvent(m, now, EventData{Op: "epoch", Service: ownName, Actor: ownName, Reason: why})
+	m.At = now.UnixMilli()
+	body, err := newEvent(m, now, EventData{Op: "epoch", Service: ownName, Actor: actor, Reason: why})
 	if err != nil {
 		return err
 	}
@@ -136,7 +189,12 @@ func (l *Ledger) newEpoch(ctx context.Context, p proof) error {
 	if last.err == nil && last.stored.Message.Epoch > max(p.epoch, p.shown) {
 		return l.adopt(ctx) // begun already: by another replica, or by a try whose answer was lost
 	}
-	d, err := l.shared(ctx, p.recent)
+	var d revoke.Stamp
+	if p.order != nil {
+		d, err = l.sharedUntil(ctx, p.order.Backup)
+	} else {
+		d, err = l.shared(ctx, p.recent)
+	}
 	if err != nil {
 		return err
 	}
@@ -144,7 +202,11 @@ func (l *Ledger) newEpoch(ctx context.Context, p proof) error {
 	number := max(uint64(l.cfg.Now().UnixMilli()), known+1)
 	l.log.Error("the log went back; a new epoch begins",
 		zap.String("why", p.why), zap.String("by", p.by), zap.Uint64("epoch", number), zap.Stringer("shared", d))
-	err = l.publishEpoch(ctx, number, d, last.seq, fmt.Sprintf("the log went back, noticed by %s: %s", p.by, p.why))
+	actor, why := ownName, fmt.Sprintf("the log went back, noticed by %s: %s", p.by, p.why)
+	if p.order != nil {
+		actor, why = p.order.Actor, p.order.Reason
+	}
+	err = l.publishEpoch(ctx, newEpochMessage(number, d, p.order != nil), last.seq, actor, why)
 	var exists errExists
 	if err != nil && !errors.As(err, &exists) {
 		return err // also when the outcome is unknown: the next try finds its message there

@@ -148,8 +148,10 @@ type Result struct {
 	State revoke.State
 	// Position is up to where the view holds the log, zero if it can't be told.
 	Position wire.Position
-	// Staleness is how old the view is at most; only of a complete view.
+	// Staleness is how old the view is at most, and Epochs the histories of the log
+	// that it knows; only of a complete view.
 	Staleness time.Duration
+	Epochs    revoke.Epochs
 }
 
 // Reader reads the view. Make it with Open or New, and Run it.
@@ -244,7 +246,7 @@ func (r *Reader) judge(n int, q *Query, a answer) (Result, error) {
 	if !q.Foreign && !q.HoldsOnly && a.meta.Position.Stamp.Less(epochs.Clamp(q.Stamp)) {
 		return res, fmt.Errorf("%w %s: it is at %s", ErrBehind, q.Stamp, a.meta.Position.Stamp)
 	}
-	res.Outcome, res.Staleness = Clean, a.staleness
+	res.Outcome, res.Staleness, res.Epochs = Clean, a.staleness, epochs
 	return res, nil
 }
 

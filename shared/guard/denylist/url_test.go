@@ -13,10 +13,10 @@ func TestURLsOfEveryKindOfRedis(t *testing.T) {
 		sentinel       string
 		cluster, byTLS bool
 	}{
-		"redis://u:secret@h:1/2":                                                      {addrs: []string{"h:1"}, user: "u"},
-		"rediss://u:secret@h:1":                                                       {addrs: []string{"h:1"}, user: "u", byTLS: true},
-		"redis://u:secret@h:1?addr=i:2&addr=j:3":                                      {addrs: []string{"h:1", "i:2", "j:3"}, user: "u", cluster: true},
-		"rediss://u:secret@h:1?addr=i:2":                                              {addrs: []string{"h:1", "i:2"}, user: "u", cluster: true, byTLS: true},
+		"redis://u:secret@h:1/2":                 {addrs: []string{"h:1"}, user: "u"},
+		"rediss://u:secret@h:1":                  {addrs: []string{"h:1"}, user: "u", byTLS: true},
+		"redis://u:secret@h:1?addr=i:2&addr=j:3": {addrs: []string{"h:1", "i:2", "j:3"}, user: "u", cluster: true},
+		"rediss://u:secret@h:1?addr=i:2":         {addrs: []string{"h:1", "i:2"}, user: "u", cluster: true, byTLS: true},
 		"rediss://s:secret@h:1?addr=i:2&master_name=m&username=u&password=secret":     {addrs: []string{"h:1", "i:2"}, master: "m", user: "u", sentinel: "s", byTLS: true},
 		"redis://h:1?master_name=m&username=u&password=secret&addr=i:2&client_name=c": {addrs: []string{"h:1", "i:2"}, master: "m", user: "u"},
 	} {

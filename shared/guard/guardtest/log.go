@@ -9,13 +9,13 @@ import (
 )
 
 // begin starts an epoch with an empty log.
-func (q *Quash) begin(d revoke.Stamp) {
+func (q *Quash) begin(d revoke.Stamp, restored bool) {
 	q.feed.Lock()
 	defer q.feed.Unlock()
 	q.mu.Lock()
 	q.epoch = max(q.epoch+1, uint64(q.now().UnixMilli()))
 	q.messages = nil
-	m := wire.Message{Kind: wire.KindEpoch, D: &d}
+	m := wire.Message{Kind: wire.KindEpoch, D: &d, Restore: restored}
 	stored, subs := q.append(m)
 	q.mu.Unlock()
 	deliver(stored, subs)

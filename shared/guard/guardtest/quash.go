@@ -60,7 +60,7 @@ func New(tb testing.TB) *Quash {
 		tb.Fatalf("guardtest: %v", err)
 	}
 	q := &Quash{tb: tb, identity: identity, view: revoke.NewView(), subs: map[*subscription]struct{}{}}
-	q.begin(revoke.Stamp{})
+	q.begin(revoke.Stamp{}, false)
 	q.Rotate()
 	return q
 }
@@ -315,8 +315,13 @@ func (q *Quash) Reconnect() {
 // LoseLog empties the log, as a restored backup or a new stream does, and begins
 // another epoch, in which the signing keys are sent again. What guards had
 // learnt they keep; tokens made before count as made before everything.
-func (q *Quash) LoseLog() {
-	q.begin(revoke.Stamp{})
+func (q *Quash) LoseLog() { q.lose(false) }
+
+// RestoreLog is LoseLog by the restore of a backup: sign-ins of before are void.
+func (q *Quash) RestoreLog() { q.lose(true) }
+
+func (q *Quash) lose(restored bool) {
+	q.begin(revoke.Stamp{}, restored)
 	q.mu.Lock()
 	keys := append([]*signingKey(nil), q.keys...)
 	q.mu.Unlock()

@@ -133,6 +133,18 @@ func (es Epochs) Has(number uint64) bool {
 	return false
 }
 
+// Void reports whether a sign-in with this stamp, and whatever came from it, is
+// void: it was made before a backup was restored, and what had ended it may be
+// lost with the log's tail. That holds for codes, sessions and refresh tokens.
+func (es Epochs) Void(s Stamp) bool {
+	for i := len(es) - 1; i >= 0 && es[i].Number > s.Epoch; i-- {
+		if es[i].Restore {
+			return true
+		}
+	}
+	return false
+}
+
 // Clamp returns what a stamp counts as: a stamp of an older epoch that lies
 // above a later epoch's D was given in a history that was lost, and counts as D.
 // Every epoch's D applies, so the lowest wins.

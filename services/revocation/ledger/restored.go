@@ -1,0 +1,35 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
+)
+
+// BeginRestored begins a new epoch in a log that was just restored from a backup,
+// before any service uses it: all that it has is shared with what was before. It
+// runs nothing; cfg needs the connection alone.
+func BeginRestored(ctx context.Context, cfg Config, o EpochOrder) (revoke.Epoch, error) {
+	l, err := New(cfg)
+	if err != nil {
+		return revoke.Epoch{}, err
+	}
+	last, err := l.getLast(ctx, wire.LogEpoch)
+	if err == nil {
+		err = last.err
+	}
+	if err != nil {
+		return revoke.Epoch{}, fmt.Errorf("the restored log's epoch: %w", err)
+	}
+	s, err := l.js.Stream(ctx, wire.Stream)
+	if err != nil {
+		return revoke.Epoch{}, fmt.Errorf("the restored log: %w", err)
+	}
+	former := last.stored.Message.Epoch
+	d := revoke.Stamp{Epoch: former, Seq: s.CachedInfo().State.LastSeq}
+	number := max(uint64(l.cfg.Now().UnixMilli()), former+1)
+	err = l.publishEpoch(ctx, newEpochMessage(number, d, true), last.seq, o.Actor, o.Reason)
+	return revoke.Epoch{Number: number, D: d, Restore: true}, err
+}
