@@ -28,10 +28,18 @@ func TestOperatorBeginsANewEpoch(t *testing.T) {
 		return nil
 	})
 	q.wantOrders(old, http.StatusUnauthorized)
-	if after := q.revoke("principal:jan"); after.Epoch != e.Epoch {
-		t.Errorf("a revocation is in epoch %d, want %d", after.Epoch, e.Epoch)
+	// Nothing is called complete until a minute after the epoch began.
+	var after receipt
+	q.json(&after, "revoke", "principal:jan", "--reason", "test")
+	if after.Epoch != e.Epoch || after.Complete {
+		t.Errorf("a revocation is in epoch %d, want %d; complete %t at once", after.Epoch, e.Epoch, after.Complete)
 	}
-	q.wantOrders(kept, http.StatusUnauthorized)
+	eventually(t, "it is in force", func() error {
+		if s := q.orders(kept); s != http.StatusUnauthorized {
+			return &statusError{s}
+		}
+		return nil
+	})
 	eventually(t, "what is made anew is good", func() error {
 		r := q.run(q.newKey("jan", "--scope", "orders:read").Secret, "token", "--key-file", "-")
 		if s := q.orders(strings.TrimSpace(r.out)); r.code != 0 || s != http.StatusOK {
