@@ -185,6 +185,7 @@ func (r *running) want(token string, status int) {
 }
 
 type receipt struct {
+	Epoch                  uint64
 	Confirmed, Unconfirmed []struct{ Name, Instance string }
 	Complete               bool
 }

@@ -83,9 +83,47 @@ func startOf(pid int) (uint64, error) {
 	return strconv.ParseUint(fields[19], 10, 64)
 }
 
+// launch is how a process was started. It has no secret but the paths of some.
+type launch struct {
+	Program string   `json:"program"`
+	Args    []string `json:"args"`
+	Env     []string `json:"env"`
+}
+
+func launchFile(dir, name string) string { return filepath.Join(dir, "launch", name+".json") }
+
+// Restart starts a process that has ended again, as it was started.
+func Restart(dir, name string) error {
+	list, err := Processes(dir)
+	if err != nil {
+		return err
+	}
+	for i, p := range list {
+		if p.Name != name {
+			continue
+		}
+		if p.Runs() {
+			return fmt.Errorf("%s runs", name)
+		}
+		data, err := os.ReadFile(launchFile(dir, name))
+		if err != nil {
+			return err
+		}
+		var l launch
+		if err := json.Unmarshal(data, &l); err != nil {
+			return err
+		}
+		if list[i], err = start(dir, name, p.Addresses, l); err != nil {
+			return err
+		}
+		return writeProcesses(dir, list)
+	}
+	return fmt.Errorf("there is no process %q in %s", name, dir)
+}
+
 // start starts a program that goes on when this one has ended. What it writes
 // goes to a file in logs.
-func start(dir, name string, addresses []string, env []string, program string, args ...string) (Process, error) {
+func start(dir, name string, addresses []string, l launch) (Process, error) {
 	logs := filepath.Join(dir, "logs")
 	if err := os.MkdirAll(logs, 0o700); err != nil {
 		return Process{}, err
@@ -95,8 +133,8 @@ func start(dir, name string, addresses []string, env []string, program string, a
 		return Process{}, err
 	}
 	defer out.Close()
-	cmd := exec.Command(program, args...)
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, out, out
+	cmd := exec.Command(l.Program, l.Args...)
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, l.Env, out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no signal of our terminal
 	if err := cmd.Start(); err != nil {
 		return Process{}, fmt.Errorf("start %s: %w", name, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -88,7 +89,18 @@ func Up(ctx context.Context, dir string, o Options, out io.Writer) (err error) {
 // whatever happens next.
 func (d *deployment) run(name string, addresses []string, env []string, program string, args ...string) error {
 	base := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "SSL_CERT_FILE=" + d.path("tls", authority.CAFile)}
-	p, err := start(d.dir, name, addresses, append(base, env...), program, args...)
+	l := launch{Program: program, Args: args, Env: append(base, env...)}
+	data, err := json.Marshal(l)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(d.path("launch"), 0o700); err != nil {
+		return err
+	}
+	if err := writeFile(launchFile(d.dir, name), data); err != nil {
+		return err
+	}
+	p, err := start(d.dir, name, addresses, l)
 	if err != nil {
 		return err
 	}
