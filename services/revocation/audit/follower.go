@@ -36,6 +36,9 @@ type Config struct {
 const (
 	pageItems = 256
 	pageBytes = 1 << 20
+	// openTime bounds one try to open the chain: a cluster that is just being made
+	// leaves requests unanswered.
+	openTime = 3 * time.Second
 	// standBy is how long a replica leaves the chain to another one that has
 	// overtaken it.
 	standBy = 2 * time.Second
@@ -110,7 +113,7 @@ func (f *Follower) Run(ctx context.Context) error {
 // session reads the end of the chain and follows the sources from there, until
 // something fails or another replica writes.
 func (f *Follower) session(ctx context.Context) (err error) {
-	opening, cancel := context.WithTimeout(ctx, 10*time.Second)
+	opening, cancel := context.WithTimeout(ctx, openTime)
 	defer cancel()
 	if f.chain, err = openChain(opening, f.js, f.cfg.Replicas); err != nil {
 		return err
