@@ -47,6 +47,9 @@ func (l *Ledger) Commit(ctx context.Context, r commit.Request, service string) (
 	if err := l.Ready(); err != nil {
 		return commit.Answer{}, err
 	}
+	if a, ok, err := l.known.answer(&p, l.Epoch(), l.cfg.Now().Unix()); ok {
+		return a, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, commitPatience)
 	defer cancel()
 	id, err := wire.NewID(l.cfg.Rand)
@@ -87,7 +90,9 @@ func (l *Ledger) commitEntry(ctx context.Context, p *plan, o outgoing) (commit.A
 		switch {
 		case err == nil:
 			l.ticks.soon()
-			return commit.Answer{ID: p.id, Epoch: pos.Epoch, Sequence: pos.Seq, CommittedAt: o.message.At}, nil
+			a := commit.Answer{ID: p.id, Epoch: pos.Epoch, Sequence: pos.Seq, CommittedAt: o.message.At}
+			l.known.keep(p.id, knownEntry{p.digest, a, o.message.Until})
+			return a, nil
 		case errors.As(err, &exists):
 			answer, err := l.repeated(ctx, p, exists.seq, o.message.ID)
 			if err == nil || problem.KindOf(err) == problem.Conflict {

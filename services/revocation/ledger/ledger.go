@@ -35,6 +35,8 @@ type Ledger struct {
 	lost   chan struct{} // the broker has no stream for what was published
 	feed   chan *nats.Msg
 
+	group     *group
+	known     known
 	observers []Observer // before Run only
 	whole     snapshots
 
@@ -82,6 +84,7 @@ func New(cfg Config) (*Ledger, error) {
 	}
 	l.clock = clock{now: cfg.Now, log: l.log}
 	l.ticks = &ticks{commit: l.commitTick, ordinary: cfg.OrdinaryGather, urgent: cfg.UrgentGather, log: l.log}
+	l.group = newGroup(l.publishSingle, l.publishBatch)
 	l.notReady("the log has not been read yet")
 	return l, nil
 }

@@ -74,7 +74,7 @@ func (l *Ledger) publish(ctx context.Context, o outgoing) (wire.Position, error)
 	before := l.seen.Load()
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
 	defer cancel()
-	ack, err := l.js.PublishMsg(ctx, msg)
+	seq, err := l.store(ctx, msg, o)
 	if err != nil {
 		if errors.Is(err, jetstream.ErrNoStreamResponse) {
 			select {
@@ -85,10 +85,10 @@ func (l *Ledger) publish(ctx context.Context, o outgoing) (wire.Position, error)
 		return wire.Position{}, classify(err)
 	}
 	p := wire.Position{ID: o.message.ID}
-	p.Epoch, p.Seq = epoch, ack.Sequence
-	if ack.Sequence <= before {
+	p.Epoch, p.Seq = epoch, seq
+	if seq <= before {
 		if l.Epoch() == epoch {
-			l.wentBack(fmt.Sprintf("a commit was acknowledged at %d, at or below %d", ack.Sequence, before))
+			l.wentBack(fmt.Sprintf("a commit was acknowledged at %d, at or below %d", seq, before))
 		}
 		return p, errWentBack
 	}
@@ -97,6 +97,15 @@ func (l *Ledger) publish(ctx context.Context, o outgoing) (wire.Position, error)
 	}
 	l.sawAck(p, o.message)
 	return p, nil
+}
+
+// store sends a message alone, or with others where that is faster: entries on one
+// synced node.
+func (l *Ledger) store(ctx context.Context, m *nats.Msg, o outgoing) (uint64, error) {
+	if o.message.Kind == wire.KindEntry && l.cfg.Replicas == 1 && l.cfg.SyncAlways {
+		return l.group.publish(ctx, m)
+	}
+	return l.publishSingle(ctx, m)
 }
 
 // classify tells what the broker's error says about the message.
