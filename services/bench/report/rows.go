@@ -67,6 +67,14 @@ var benchmarks = []benchmark{
 		rows: []row{{what: "one revocation over HTTP, one caller, ms", measured: "HTTP revoke-ms", limit: "HTTP bare-ms", goal: 1.4}},
 	},
 	{
+		name: "commit", pkg: "./services/bench", pattern: "BenchmarkCommit", time: "1x", once: true,
+		rows: []row{
+			{what: "revocations a second over NATS, one synced node, 64 callers, beside bare batches of 64", measured: "Commit/callers=64 commits/s", limit: "Commit/callers=64 bare/s", goal: 0.5, least: true},
+			{what: "the same, 1,000 callers, beside batches of 1,000", measured: "Commit/callers=1000 commits/s", limit: "Commit/callers=1000 bare/s", goal: 0.4, least: true},
+			{what: "over HTTP, 1,000 callers, beside a bare HTTP echo", measured: "Commit/http commits/s", limit: "Commit/http bare/s", goal: 0.5, least: true},
+		},
+	},
+	{
 		name: "exchange", pkg: "./services/issuer/app", pattern: "BenchmarkExchange", time: "3s",
 		rows: []row{{what: "API key exchanges a second, load on the same machine", measured: "Exchange/peer=quash req/s", limit: "Exchange/peer=bare req/s", goal: 0.5, least: true}},
 	},

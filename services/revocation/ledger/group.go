@@ -154,7 +154,7 @@ func (g *group) runBatch(gather time.Duration) {
 		}
 		gather = 0
 		if len(g.waiting) < len(members) {
-			gather = min(time.Since(began)/8, maxGather)
+			gather = min(time.Since(began)/2, maxGather)
 		}
 		g.mu.Unlock()
 	}

@@ -23,9 +23,11 @@ import (
 // queue is the group of which one replica answers.
 const queue = "quash-revocation"
 
-// Bounds of what is served at once. Probes wait for their tick, up to a second.
+// Bounds of what is served at once. Probes wait for their tick, up to a second;
+// commits wait for each other, so that many go together.
 const (
 	maxProbes  = 16384
+	maxCommits = 4096
 	maxOthers  = 256
 	answerTime = 10 * time.Second
 )
@@ -37,8 +39,8 @@ type Server struct {
 	Fleet  *fleet.Fleet
 	Log    *zap.Logger
 
-	probes, others chan struct{}
-	running        sync.WaitGroup
+	probes, commits, others chan struct{}
+	running                 sync.WaitGroup
 }
 
 // lookEvery is how often it is looked at whether the ledger is ready.
@@ -51,7 +53,7 @@ func (s *Server) Run(ctx context.Context) error {
 	if s.Log == nil {
 		s.Log = zap.NewNop()
 	}
-	s.probes, s.others = make(chan struct{}, maxProbes), make(chan struct{}, maxOthers)
+	s.probes, s.commits, s.others = make(chan struct{}, maxProbes), make(chan struct{}, maxCommits), make(chan struct{}, maxOthers)
 	// Accepted requests are answered after ctx has ended.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -116,7 +118,7 @@ type subject struct {
 func (s *Server) own(ctx context.Context) []subject {
 	any := wire.GuardPrefix + "*."
 	return []subject{
-		{any + wire.OpPage + "." + s.Ledger.Replica(), "", s.asked(ctx, s.page)},
+		{any + wire.OpPage + "." + s.Ledger.Replica(), "", s.asked(ctx, s.others, s.page)},
 		// All replicas hear where everybody is; one answers.
 		{any + wire.OpProbe, "", s.heardProbe},
 		{any + wire.OpReport, "", s.heardReport},
@@ -127,12 +129,12 @@ func (s *Server) own(ctx context.Context) []subject {
 func (s *Server) shared(ctx context.Context) []subject {
 	any := wire.GuardPrefix + "*."
 	return []subject{
-		{any + wire.OpSync, queue, s.asked(ctx, s.sync)},
+		{any + wire.OpSync, queue, s.asked(ctx, s.others, s.sync)},
 		{any + wire.OpProbe, queue, s.probe(ctx)},
-		{any + wire.OpJoin, queue, s.asked(ctx, s.join)},
-		{any + wire.OpOut, queue, s.asked(ctx, s.out)},
-		{wire.CommitPrefix + "*", queue, s.asked(ctx, s.commit)},
-		{wire.CommitPrefix + "*.*", queue, s.asked(ctx, s.commitMore)},
+		{any + wire.OpJoin, queue, s.asked(ctx, s.others, s.join)},
+		{any + wire.OpOut, queue, s.asked(ctx, s.others, s.out)},
+		{wire.CommitPrefix + "*", queue, s.asked(ctx, s.commits, s.commit)},
+		{wire.CommitPrefix + "*.*", queue, s.asked(ctx, s.others, s.commitMore)},
 	}
 }
 
@@ -159,20 +161,20 @@ func reader(subject string) string {
 	return name
 }
 
-// asked answers each message in a goroutine of its own, as many as may run.
-func (s *Server) asked(ctx context.Context, op func(context.Context, *nats.Msg) *nats.Msg) nats.MsgHandler {
+// asked answers each message in a goroutine of its own, as many as there are places.
+func (s *Server) asked(ctx context.Context, places chan struct{}, op func(context.Context, *nats.Msg) *nats.Msg) nats.MsgHandler {
 	return func(m *nats.Msg) {
 		if m.Reply == "" {
 			return
 		}
 		select {
-		case s.others <- struct{}{}:
+		case places <- struct{}{}:
 		default:
 			s.respond(m, busy(m.Subject))
 			return
 		}
 		s.running.Go(func() {
-			defer func() { <-s.others }()
+			defer func() { <-places }()
 			ctx, cancel := context.WithTimeout(ctx, longest(m.Subject))
 			defer cancel()
 			s.respond(m, op(ctx, m))
