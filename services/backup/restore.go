@@ -71,8 +71,9 @@ func Restore(ctx context.Context, b Broker, open func() (io.ReadCloser, error), 
 	if err := b.put(ctx, r, c, out.Kept); err != nil {
 		return out, fmt.Errorf("the restore is not whole, and no service must be started on it; do it again: %w", err)
 	}
+	log, _ := c.find(wire.Stream)
 	out.Epoch, err = ledger.BeginRestored(ctx, ledger.Config{NATS: b.Log, Now: o.Now},
-		ledger.EpochOrder{Actor: o.Actor, Reason: o.Reason, Backup: c.MadeAt})
+		ledger.EpochOrder{Actor: o.Actor, Reason: o.Reason, Last: log.LastSeq})
 	if err != nil {
 		return out, fmt.Errorf("everything is restored, but the new epoch was not begun; do the restore again: %w", err)
 	}

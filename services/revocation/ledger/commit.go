@@ -67,7 +67,7 @@ func (l *Ledger) Commit(ctx context.Context, r commit.Request, service string) (
 	if err != nil {
 		return commit.Answer{}, err
 	}
-	if limit := l.nc.MaxPayload(); limit > 0 && int64(len(body)) > limit-wire.MaxHeader {
+	if limit := l.broker.MaxPayload(); limit > 0 && int64(len(body)) > limit-wire.MaxHeader {
 		return commit.Answer{}, problem.New(problem.TooLarge, "the request has %d bytes as an entry, more than the log takes: send fewer targets at once", len(body))
 	}
 	var none uint64

@@ -16,13 +16,15 @@ import (
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
-// Config is what a Ledger needs. NATS is required.
+// Config is what a Ledger needs. NATS or Broker is required.
 type Config struct {
 	// NATS is the connection of the revocation service, in the log's account.
 	NATS *nats.Conn
-	Log  *zap.Logger // nil: none
-	Now  func() time.Time
-	Rand io.Reader
+	// Broker is used instead of that of NATS, if it is there.
+	Broker Broker
+	Log    *zap.Logger // nil: none
+	Now    func() time.Time
+	Rand   io.Reader
 	// Replicas of the stream: 1 (default), 3 or 5.
 	Replicas int
 	// SyncAlways says that every server of the deployment syncs before it
@@ -52,7 +54,7 @@ type Config struct {
 }
 
 func (c *Config) defaults() error {
-	if c.NATS == nil {
+	if c.NATS == nil && c.Broker == nil {
 		return errors.New("ledger: no NATS connection")
 	}
 	if c.Log == nil {

@@ -37,6 +37,8 @@ type EpochOrder struct {
 	// Backup is when the backup was made: what the log has from then on does not
 	// count as shared. Zero: found by the log's own silence; see sharedUntil.
 	Backup time.Time
+	// Last is the sequence at which a restored log ends, for BeginRestored.
+	Last uint64
 }
 
 // BeginEpoch begins a new epoch, marked as one of a restore, and returns its

@@ -24,13 +24,12 @@ func (l *Ledger) Run(ctx context.Context) error {
 	if !l.untilDone(ctx, "set up the stream", l.setUpStream) {
 		return nil
 	}
-	sub, err := l.nc.ChanSubscribe(wire.FeedAll, l.feed)
+	stop, err := l.broker.Follow(l.feed)
 	if err != nil {
-		return fmt.Errorf("subscribe to %s: %w", wire.FeedAll, err)
+		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }() // the connection may be gone: then so is it
-	status := l.nc.StatusChanged(nats.CONNECTED, nats.RECONNECTING, nats.DISCONNECTED)
-	defer l.nc.RemoveStatusListener(status)
+	defer stop()
+	connected := l.broker.Connected(ctx)
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	recheck := time.NewTicker(clockCheckEvery)
@@ -48,8 +47,8 @@ func (l *Ledger) Run(ctx context.Context) error {
 				l.log.Warn("the feed has a gap that the log did not fill", zap.Error(err))
 				l.again(ctx, "read the log again after a gap")
 			}
-		case s := <-status:
-			if s == nats.CONNECTED {
+		case is := <-connected:
+			if is {
 				l.again(ctx, "read the log again after a reconnect")
 			} else {
 				l.notReady("there is no connection to NATS")
@@ -74,8 +73,7 @@ func (l *Ledger) Run(ctx context.Context) error {
 func (l *Ledger) vanished(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
 	defer cancel()
-	_, err := l.js.Stream(ctx, wire.Stream)
-	return errors.Is(err, jetstream.ErrStreamNotFound)
+	return l.broker.Gone(ctx)
 }
 
 func (l *Ledger) again(ctx context.Context, what string) {
@@ -105,7 +103,7 @@ func (l *Ledger) untilDone(ctx context.Context, what string, fn func(context.Con
 // start reads the whole log for the first time, and begins the first epoch if
 // there is none.
 func (l *Ledger) start(ctx context.Context) error {
-	l.connections = l.nc.Stats().Reconnects
+	l.connections = l.broker.Reconnects()
 	if err := l.firstEpoch(ctx); err != nil {
 		return err
 	}
@@ -123,7 +121,7 @@ func (l *Ledger) start(ctx context.Context) error {
 // resync is for a lost connection or a gap: it reads what came after the head,
 // if the log still has that very message; otherwise the log went back.
 func (l *Ledger) resync(ctx context.Context) error {
-	l.connections = l.nc.Stats().Reconnects
+	l.connections = l.broker.Reconnects()
 	l.drain()
 	if l.owed != nil {
 		return l.adopt(ctx)
@@ -195,7 +193,7 @@ var errReconnected = errors.New("the connection is another one")
 func (l *Ledger) onFeed(ctx context.Context, m *nats.Msg) error {
 	// The client counts a reconnect before it reads anything from the new server,
 	// whose log may be another one.
-	if l.nc.Stats().Reconnects != l.connections {
+	if l.broker.Reconnects() != l.connections {
 		return errReconnected
 	}
 	s, err := wire.FromHeader(m.Header)

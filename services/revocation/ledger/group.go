@@ -2,17 +2,11 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"maps"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
-	"github.com/quash-project/quash/shared/guard/wire"
 )
 
 // On one synced node every message costs a sync, one after the other, and an atomic
@@ -29,13 +23,6 @@ const (
 	// maxGather is how long a batch waits for those who were answered by the last
 	// one to come back; else the callers fall into two halves that wait for each other.
 	maxGather = 5 * time.Millisecond
-)
-
-// The headers of an atomic batch (NATS ADR-50).
-const (
-	headerBatchID     = "Nats-Batch-Id"
-	headerBatchSeq    = "Nats-Batch-Sequence"
-	headerBatchCommit = "Nats-Batch-Commit"
 )
 
 // group gathers messages that may be stored together. Whatever goes wrong with a
@@ -227,62 +214,4 @@ func (g *group) singly(members []*grouped) {
 		})
 	}
 	all.Wait()
-}
-
-// publishSingle stores one message.
-func (l *Ledger) publishSingle(ctx context.Context, m *nats.Msg) (uint64, error) {
-	ack, err := l.js.PublishMsg(ctx, m)
-	if err != nil {
-		return 0, err
-	}
-	return ack.Sequence, nil
-}
-
-// publishBatch stores all of the messages or none, and returns the sequence of the
-// last; the others stand before it, in their order.
-func (l *Ledger) publishBatch(ctx context.Context, ms []*nats.Msg) (uint64, error) {
-	id, err := wire.NewID(l.cfg.Rand)
-	if err != nil {
-		return 0, err
-	}
-	for i, m := range ms {
-		// The caller's message stays as it is: it may have to go alone.
-		one := &nats.Msg{Subject: m.Subject, Data: m.Data, Header: nats.Header{
-			headerBatchID: {id}, headerBatchSeq: {strconv.Itoa(i + 1)},
-		}}
-		for name, values := range m.Header {
-			one.Header[name] = values
-		}
-		if i < len(ms)-1 {
-			if err := l.nc.PublishMsg(one); err != nil {
-				return 0, err
-			}
-			continue
-		}
-		one.Header[headerBatchCommit] = []string{"1"}
-		answer, err := l.nc.RequestMsgWithContext(ctx, one)
-		if err != nil {
-			return 0, err
-		}
-		return batchAck(answer.Data, len(ms))
-	}
-	return 0, fmt.Errorf("an empty batch")
-}
-
-func batchAck(data []byte, members int) (uint64, error) {
-	var ack struct {
-		Error *jetstream.APIError `json:"error"`
-		Seq   uint64              `json:"seq"`
-		Count int                 `json:"count"`
-	}
-	if err := json.Unmarshal(data, &ack); err != nil {
-		return 0, fmt.Errorf("the answer to a batch: %w", err)
-	}
-	if ack.Error != nil {
-		return 0, ack.Error
-	}
-	if ack.Count != members || ack.Seq < uint64(members) {
-		return 0, fmt.Errorf("a batch of %d was answered with %d members up to %d", members, ack.Count, ack.Seq)
-	}
-	return ack.Seq, nil
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -20,8 +19,7 @@ import (
 type Ledger struct {
 	cfg     Config
 	log     *zap.Logger
-	nc      *nats.Conn
-	js      jetstream.JetStream
+	broker  Broker
 	replica string // random: names this process for pages
 	view    *revoke.View
 	ticks   *ticks
@@ -66,25 +64,25 @@ func New(cfg Config) (*Ledger, error) {
 	if err := cfg.defaults(); err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(cfg.NATS)
-	if err != nil {
-		return nil, fmt.Errorf("ledger: %w", err)
-	}
-	if cfg.wrap != nil {
-		js = cfg.wrap(js)
+	broker := cfg.Broker
+	if broker == nil {
+		var err error
+		if broker, err = NewBroker(cfg.NATS, cfg); err != nil {
+			return nil, err
+		}
 	}
 	replica, err := wire.NewID(cfg.Rand)
 	if err != nil {
 		return nil, err
 	}
 	l := &Ledger{
-		cfg: cfg, log: cfg.Log.Named("ledger"), nc: cfg.NATS, js: js, replica: replica,
+		cfg: cfg, log: cfg.Log.Named("ledger"), broker: broker, replica: replica,
 		view: revoke.NewView(), ring: newRing(cfg.RingSize), keys: map[string]wire.Stored{},
 		changed: make(chan struct{}), proofs: make(chan proof, 1), lost: make(chan struct{}, 1), feed: make(chan *nats.Msg, 1<<16),
 	}
 	l.clock = clock{now: cfg.Now, log: l.log}
 	l.ticks = &ticks{commit: l.commitTick, ordinary: cfg.OrdinaryGather, urgent: cfg.UrgentGather, log: l.log}
-	l.group = newGroup(l.publishSingle, l.publishBatch)
+	l.group = newGroup(broker.Publish, broker.PublishBatch)
 	l.notReady("the log has not been read yet")
 	return l, nil
 }

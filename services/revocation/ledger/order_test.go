@@ -145,7 +145,7 @@ func TestRestoredLogBeginsAnEpochBeforeAnyService(t *testing.T) {
 	first := start(t, nc, nil)
 	a := mustCommit(t, first.Ledger, request("k1", commit.Revoke, "principal:alice"))
 	first.stop()
-	e, err := BeginRestored(t.Context(), Config{NATS: nc}, EpochOrder{Actor: "alice", Reason: "a restore"})
+	e, err := BeginRestored(t.Context(), Config{NATS: nc}, EpochOrder{Actor: "alice", Reason: "a restore", Last: first.Head().Seq})
 	if err != nil || e.D.Less(a.Stamp()) || !e.Restore {
 		t.Fatalf("%+v, %v", e, err)
 	}

@@ -105,7 +105,7 @@ func (l *Ledger) store(ctx context.Context, m *nats.Msg, o outgoing) (uint64, er
 	if o.message.Kind == wire.KindEntry && l.cfg.Replicas == 1 && l.cfg.SyncAlways {
 		return l.group.publish(ctx, m)
 	}
-	return l.publishSingle(ctx, m)
+	return l.broker.Publish(ctx, m)
 }
 
 // classify tells what the broker's error says about the message.

@@ -2,11 +2,7 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
@@ -27,67 +23,24 @@ func (l *Ledger) readOn(ctx context.Context, upTo uint64) error {
 	return err
 }
 
-// silence is how long the broker may take to bring the next message that it has.
-// A consumer that was made while a cluster had no leader may stay silent for
-// ever, without an error.
-const silence = 5 * time.Second
-
-var errSilent = errors.New("the broker does not bring what it has")
-
-// read yields the messages from a sequence to another, headers only. It ends
-// when upTo was reached, or the log's end is before it.
+// read yields the messages from a sequence to another, headers only. It ends when
+// upTo was reached, or the log's end is before it.
 func (l *Ledger) read(ctx context.Context, from, upTo uint64, yield func(wire.Stored, string) error) error {
-	opening, cancel := context.WithTimeout(ctx, silence)
-	defer cancel()
-	c, err := l.js.OrderedConsumer(opening, wire.Stream, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from, HeadersOnly: true,
-		InactiveThreshold: 10 * time.Second,
-		MaxResetAttempts:  1, // by default it tries for ever, whatever ctx says
+	err := l.broker.Read(ctx, from, func(r Raw) (bool, error) {
+		if r.Sequence > upTo {
+			return false, nil
+		}
+		s, err := r.stored()
+		if err != nil {
+			l.incomplete(s, err)
+			return false, fmt.Errorf("message at %d: %w", r.Sequence, err)
+		}
+		return r.Sequence < upTo, yield(s, r.Header.Get(wire.Header))
 	})
 	if err != nil {
 		return fmt.Errorf("read the log from %d: %w", from, err)
 	}
-	if info := c.CachedInfo(); info != nil && info.NumPending == 0 {
-		return nil
-	}
-	it, err := c.Messages(jetstream.PullMaxMessages(4096), jetstream.PullThresholdMessages(2048))
-	if err != nil {
-		return fmt.Errorf("read the log from %d: %w", from, err)
-	}
-	defer it.Stop()
-	reading, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	silent := time.AfterFunc(silence, giveUp)
-	defer silent.Stop()
-	for {
-		silent.Reset(silence)
-		msg, err := it.Next(jetstream.NextContext(reading))
-		if err != nil && reading.Err() != nil && ctx.Err() == nil {
-			err = errSilent
-		}
-		if err != nil {
-			return fmt.Errorf("read the log from %d: %w", from, err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("read the log from %d: %w", from, err)
-		}
-		seq := meta.Sequence.Stream
-		if seq > upTo {
-			return nil
-		}
-		s, err := storedOf(msg.Headers(), seq, meta.Timestamp)
-		if err != nil {
-			l.incomplete(s, err)
-			return fmt.Errorf("message at %d: %w", seq, err)
-		}
-		if err := yield(s, msg.Headers().Get(wire.Header)); err != nil {
-			return err
-		}
-		if seq == upTo || meta.NumPending == 0 {
-			return nil
-		}
-	}
+	return nil
 }
 
 // history is what a read of the whole log has shown.

@@ -23,12 +23,8 @@ func BeginRestored(ctx context.Context, cfg Config, o EpochOrder) (revoke.Epoch,
 	if err != nil {
 		return revoke.Epoch{}, fmt.Errorf("the restored log's epoch: %w", err)
 	}
-	s, err := l.js.Stream(ctx, wire.Stream)
-	if err != nil {
-		return revoke.Epoch{}, fmt.Errorf("the restored log: %w", err)
-	}
 	former := last.stored.Message.Epoch
-	d := revoke.Stamp{Epoch: former, Seq: s.CachedInfo().State.LastSeq}
+	d := revoke.Stamp{Epoch: former, Seq: o.Last}
 	number := max(uint64(l.cfg.Now().UnixMilli()), former+1)
 	err = l.publishEpoch(ctx, newEpochMessage(number, d, true), last.seq, o.Actor, o.Reason)
 	return revoke.Epoch{Number: number, D: d, Restore: true}, err
