@@ -76,7 +76,8 @@ type lost struct {
 }
 
 // recommit commits again, under the current epoch, what memory and Redis hold
-// and the log lacks; released holds excepted.
+// and the log lacks: cuts, ends, holds that were not released, and releases of
+// those that would count again.
 func (l *Ledger) recommit(ctx context.Context, h *history) error {
 	j := l.newJudge(l.owed, h.view)
 	for k, s := range l.view.All {
@@ -122,12 +123,13 @@ type judge struct {
 	memory  *memory
 	log     *revoke.View
 	epoch   uint64
+	begin   revoke.Stamp // where it begins
 	now     int64
 	missing map[lost][]revoke.Key
 }
 
 func (l *Ledger) newJudge(m *memory, log *revoke.View) *judge {
-	return &judge{memory: m, log: log, epoch: l.Epoch(), now: l.cfg.Now().Unix(), missing: map[lost][]revoke.Key{}}
+	return &judge{memory: m, log: log, epoch: l.Epoch(), begin: l.epochAt(), now: l.cfg.Now().Unix(), missing: map[lost][]revoke.Key{}}
 }
 
 // hear takes what is remembered of a target.
@@ -149,12 +151,24 @@ func (j *judge) hear(k revoke.Key, s revoke.State, redis bool) {
 	// Whether it was released is judged by the epochs before: the new one makes
 	// every release count as less that was made in what was lost.
 	held := j.memory.epochs.Clamp(s.Released).Less(s.Held)
-	if held && s.Held.Epoch < j.epoch && !epochs.Clamp(has.Released).Less(has.Held) && has.Held.Less(s.Held) {
+	logHeld := epochs.Clamp(has.Released).Less(has.Held)
+	released := lost{op: wire.OpRelease, until: j.now + int64((longestLife+releaseMore(wire.OpRelease))/time.Second) + 1}
+	switch {
+	case held && s.Held.Epoch < j.epoch && !logHeld && has.Held.Less(s.Held):
 		x := lost{op: wire.OpHold, at: s.Held, until: s.Until}
 		if m, ok := j.memory.holds[k]; ok {
 			x.holdEnd, x.then = m.HoldEnd, m.Then
 		}
 		add(x)
+	case !held && logHeld && !epochs.Clamp(s.Released).Less(has.Held):
+		// The hold is there, and its release is not.
+		released.at = epochs.Clamp(s.Released)
+		add(released)
+	case !held && !logHeld && epochs.Clamp(s.Released.Max(has.Released)).Less(s.Held):
+		// Both are lost, and whoever remembers them would hold again. The beginning
+		// of this history is after that hold, and the log has none.
+		released.at = j.begin
+		add(released)
 	}
 }
 
@@ -191,6 +205,11 @@ func (l *Ledger) commitLost(ctx context.Context, x lost, keys []revoke.Key, epoc
 		m.Cut, m.Recommitted, m.At = keys, &x.at, x.cutAt
 	case wire.OpEnd:
 		m.End = keys
+	case wire.OpRelease:
+		m.Release = map[revoke.Key]revoke.Stamp{}
+		for _, k := range keys {
+			m.Release[k] = x.at
+		}
 	case wire.OpHold:
 		m.Hold, m.First, m.HoldEnd, m.Then = keys, map[revoke.Key]revoke.Stamp{}, x.holdEnd, x.then
 		for _, k := range keys {

@@ -1,0 +1,220 @@
+package simulation
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quash-project/quash/services/revocation/fleet"
+	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/problem"
+)
+
+// names of what is revoked, few enough that it is hit again and again.
+const nNames = 5
+
+func principal(n int) revoke.Target {
+	return revoke.Target{Tenant: tenant, Issuer: revoke.Own, Kind: revoke.KindPrincipal, ID: fmt.Sprint("p", n)}
+}
+
+func keyTarget(id string) revoke.Target {
+	return revoke.Target{Tenant: tenant, Issuer: revoke.Own, Kind: revoke.KindKey, ID: id}
+}
+
+func clientTarget(n int) revoke.Target {
+	return revoke.Target{Tenant: tenant, Issuer: revoke.Own, Kind: revoke.KindClient, ID: fmt.Sprint("c", n)}
+}
+
+// record is an API key as an issuer keeps it.
+type record struct {
+	thing
+	id     string
+	ending bool // marked: no token is made of it any more
+}
+
+// records are what all issuers see, some of them late.
+type records struct {
+	list []*record
+}
+
+// issuer makes records and tokens: the stamp first, then what it is made of.
+type issuer struct {
+	*member
+	n int
+}
+
+// make makes a record or a token, nil if it refuses to.
+func (i *issuer) make(ctx context.Context, name string, targets []revoke.Target, of *record) *thing {
+	r := i.current()
+	if staleness, err := r.Check(); err != nil || staleness > i.limit {
+		return nil
+	}
+	x := &thing{name: name, stamp: r.Stamp()}
+	if !pause(ctx, i.w.c.upTo(time.Second)) { // slow reads
+		return nil
+	}
+	view := r.View()
+	for _, t := range targets {
+		k := t.Key()
+		if view.Blocked(k) {
+			return nil // held, or ended
+		}
+		x.targets = append(x.targets, k)
+	}
+	if of != nil {
+		if of.ending {
+			return nil
+		}
+		if _, hit := view.HitAny(of.targets, of.stamp); hit || r.Position().Less(of.stamp) && x.stamp.Less(of.stamp) {
+			return nil
+		}
+	}
+	x.made = time.Now()
+	if of != nil && of.made.Before(x.made) {
+		x.made = of.made
+	}
+	return x
+}
+
+// issue makes records and tokens until ctx ends.
+func (s *scenario) issue(ctx context.Context, i *issuer) {
+	for pause(ctx, 100*time.Millisecond+i.w.c.upTo(time.Second)) {
+		i.n++
+		p, cl := i.w.c.below(nNames), i.w.c.below(2)
+		base := []revoke.Target{principal(p), clientTarget(cl)}
+		if i.w.c.one(4) {
+			id := fmt.Sprintf("%s-%d", i.name, i.n)
+			if x := i.make(ctx, "the API key "+id, append(base, keyTarget(id)), nil); x != nil {
+				s.addRecord(&record{thing: *x, id: id})
+			}
+			continue
+		}
+		if of := s.record(); of != nil && i.w.c.one(2) {
+			targets := []revoke.Target{keyTarget(of.id)}
+			if x := i.make(ctx, fmt.Sprintf("a token of the key %s", of.id), targets, of); x != nil {
+				x.targets = append([]revoke.Key(nil), of.targets...)
+				s.addToken(x)
+			}
+			continue
+		}
+		if x := i.make(ctx, fmt.Sprintf("a token of p%d and c%d", p, cl), base, nil); x != nil {
+			s.addToken(x)
+		}
+	}
+}
+
+// respond revokes, holds and releases until ctx ends.
+func (s *scenario) respond(ctx context.Context, n int) {
+	for i := 0; pause(ctx, 200*time.Millisecond+s.w.c.upTo(4*time.Second)); i++ {
+		target := principal(s.w.c.below(nNames))
+		op := commit.Revoke
+		switch s.w.c.below(10) {
+		case 0, 1:
+			target = clientTarget(s.w.c.below(2))
+		case 2, 3:
+			if r := s.record(); r != nil {
+				r.ending = true // mark, log, finish
+				target = keyTarget(r.id)
+			}
+		case 4, 5:
+			op = commit.Hold
+		case 6, 7:
+			op = commit.Release
+		}
+		s.commit(ctx, fmt.Sprintf("r%d-%d", n, i), op, target)
+	}
+}
+
+// commit asks until it is answered, some times of more than one replica.
+func (s *scenario) commit(ctx context.Context, key string, op commit.Op, target revoke.Target) {
+	f := s.w.truth.ask(op, target)
+	q := commit.Request{Key: key, Tenant: tenant, Op: op, Reason: "simulated", Actor: "responder", Targets: []commit.Target{{Issuer: revoke.Own, Kind: target.Kind, ID: target.ID}}}
+	for range 6 {
+		r := s.w.any(false)
+		if r == nil {
+			if !pause(ctx, 500*time.Millisecond) {
+				return
+			}
+			continue
+		}
+		l, _, _, ok := r.parts()
+		if !ok {
+			continue
+		}
+		try, cancel := context.WithTimeout(ctx, 8*time.Second)
+		a, err := l.Commit(try, q, "sim")
+		cancel()
+		if err == nil && !r.link.dead.Load() { // the answer of a dead process reaches nobody
+			s.w.truth.answered(f, a.Stamp(), r.number)
+			s.w.truth.count("commits")
+			s.follow(ctx, f, fleet.Entry{At: a.Stamp(), CommittedAt: time.UnixMilli(a.CommittedAt)}, r)
+			return
+		}
+		if err == nil {
+			continue
+		}
+		s.w.truth.count("refused or unknown commits")
+		if k := problem.KindOf(err); k == problem.Conflict || ctx.Err() != nil {
+			return
+		}
+		pause(ctx, s.w.c.upTo(time.Second))
+	}
+}
+
+// follow asks how far an entry has come, and notes what it is told.
+func (s *scenario) follow(ctx context.Context, f *fact, e fleet.Entry, by *replica) {
+	s.background.Go(func() {
+		for range 12 {
+			if !pause(ctx, s.w.c.upTo(8*time.Second)) {
+				return
+			}
+			r := s.w.any(true)
+			if r == nil {
+				continue
+			}
+			l, fl, _, ok := r.parts()
+			if !ok {
+				continue
+			}
+			short, cancel := context.WithTimeout(ctx, time.Second)
+			err := l.WaitApplied(short, e.At)
+			cancel()
+			if err != nil || l.Epoch() != e.At.Epoch {
+				continue
+			}
+			c := fl.Wait(ctx, e, 0)
+			if r.link.dead.Load() {
+				continue
+			}
+			if s.w.truth.told(f, c, by.offset) {
+				return
+			}
+		}
+	})
+}
+
+// told notes what a service says about a fact. off is by how much the clock differs
+// by which it speaks.
+func (t *truth) told(f *fact, c fleet.Confirmation, off time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	for _, g := range c.Confirmed {
+		if _, ok := f.confirmed[g.Instance]; !ok {
+			f.confirmed[g.Instance] = now
+			t.counts["confirmed"]++
+		}
+	}
+	for _, g := range c.Unconfirmed {
+		if !g.Open && f.confirmed[g.Instance].IsZero() {
+			f.confirmed[g.Instance] = g.FencedBy.Add(-off)
+			t.counts["fenced"]++
+		}
+	}
+	if c.Complete && f.complete.IsZero() {
+		f.complete = now
+		t.counts["complete"]++
+	}
+	return c.Complete
+}

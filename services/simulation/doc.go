@@ -1,0 +1,13 @@
+// Package simulation runs the real protocol (ledger, fleet, holds, Redis writer and
+// reader, followers) over a log, a feed and Redis servers in memory, in virtual time,
+// while everything goes wrong that can: messages lost, late and doubled,
+// acknowledgements lost and late, crashes between any two steps, cut-offs, the log
+// going back and giving sequences out twice, Redis flushed, fallen back and failed
+// over, clocks off. Every choice comes from a seed that is printed.
+//
+// What is true is kept apart from what the protocol believes: by the true time of
+// what was asked and answered, and never by stamps. See truth.
+//
+//	go test ./services/simulation -seeds 300            as the test command does
+//	go test ./services/simulation -first 17 -seeds 1 -v  one seed again
+package simulation

@@ -1,0 +1,177 @@
+package simulation
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/guard/revoke"
+)
+
+// fact is one revocation, hold or release as its asker saw it, in true time.
+type fact struct {
+	op     commit.Op
+	target revoke.Target
+	key    revoke.Key
+	asked  time.Time // before anything was sent
+	acked  time.Time // zero: never answered
+	at     revoke.Stamp
+	by     int // replica that answered
+
+	// Of what the log has lost: who still holds it, and in which epoch that was.
+	// With nobody left it is excused.
+	lost    bool
+	lostIn  uint64
+	holders map[string]bool
+	excused bool
+	// What was told of it.
+	confirmed map[string]time.Time // by instance: from when it must refuse
+	complete  time.Time
+}
+
+// thing is a token, or a record that tokens are made of.
+type thing struct {
+	name    string
+	targets []revoke.Key
+	stamp   revoke.Stamp
+	// made is when the oldest of what it is made of was finished: what was asked
+	// for after that hits it.
+	made time.Time
+}
+
+// truth is what happened, kept apart from what anybody believes.
+type truth struct {
+	mu     sync.Mutex
+	facts  map[revoke.Key][]*fact
+	all    []*fact
+	broken []string
+	counts map[string]int
+}
+
+func newTruth() *truth {
+	return &truth{facts: map[revoke.Key][]*fact{}, counts: map[string]int{}}
+}
+
+// broke notes a violation.
+func (t *truth) broke(format string, args ...any) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.broken = append(t.broken, fmt.Sprintf(format, args...))
+}
+
+func (t *truth) count(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.counts[what]++
+}
+
+func (t *truth) ask(op commit.Op, target revoke.Target) *fact {
+	f := &fact{op: op, target: target, key: target.Key(), asked: time.Now(), confirmed: map[string]time.Time{}}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.facts[f.key] = append(t.facts[f.key], f)
+	t.all = append(t.all, f)
+	return f
+}
+
+func (t *truth) answered(f *fact, at revoke.Stamp, by int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f.acked, f.at, f.by = time.Now(), at, by
+}
+
+// hits reports whether a fact must refuse a thing, at a time and for ever after,
+// once it is known. It is called with mu held.
+func (t *truth) hits(f *fact, x *thing, at time.Time) bool {
+	if f.acked.IsZero() || f.excused {
+		return false
+	}
+	switch f.op {
+	case commit.Release:
+		return false
+	case commit.Hold:
+		return !t.mayBeReleased(f, at)
+	}
+	return f.target.Kind.Final() || x.made.Before(f.asked)
+}
+
+// mayBeReleased reports whether somebody has asked for a release that could be of
+// this hold. It is called with mu held.
+func (t *truth) mayBeReleased(f *fact, at time.Time) bool {
+	for _, r := range t.facts[f.key] {
+		if r.op == commit.Release && r.asked.Before(at) && (r.acked.IsZero() || !r.acked.Before(f.asked)) {
+			return true
+		}
+	}
+	return false
+}
+
+// claim is what somebody says who takes a thing.
+type claim struct {
+	who, instance string
+	at            time.Time // when it was asked
+	proved        time.Time // everything that was acknowledged before is in its view, it says
+	epoch         uint64
+	bounded       bool // it denies past its limit, so that fences and completeness count
+	redis         bool
+}
+
+// taken holds an acceptance against the promises.
+func (t *truth) taken(x *thing, c claim) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, key := range x.targets {
+		for _, f := range t.facts[key] {
+			if !t.hits(f, x, c.at) {
+				continue
+			}
+			if f.lost && c.epoch <= f.lostIn {
+				continue // nobody has noticed yet that the log went back
+			}
+			why := ""
+			if f.acked.Before(c.proved) {
+				why = fmt.Sprintf("in a view that claims to be %s old, %s after it was acknowledged", c.at.Sub(c.proved), c.at.Sub(f.acked))
+			}
+			if from, ok := f.confirmed[c.instance]; ok && !c.redis && from.Before(c.at) && !f.lost {
+				why = fmt.Sprintf("%s after it was told to be confirmed or fenced", c.at.Sub(from))
+			}
+			if c.bounded && !f.complete.IsZero() && f.complete.Before(c.at) && !f.lost {
+				why = fmt.Sprintf("%s after it was told to be complete", c.at.Sub(f.complete))
+			}
+			if why != "" {
+				t.broken = append(t.broken, fmt.Sprintf("%s took %s (made at %s, stamp %s) against %s %s at %s: %s", c.who, x.name, clock(x.made), x.stamp, f.op, f.target, f.at, why))
+			}
+		}
+	}
+}
+
+func clock(t time.Time) string { return t.Format("15:04:05.000") }
+
+// wentBack notes which facts the log has lost, and who still holds them.
+func (t *truth) wentBack(epoch uint64, gone func(*fact) bool, holds func(*fact) map[string]bool) (n int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.all {
+		if f.acked.IsZero() || f.excused || !gone(f) {
+			continue
+		}
+		n++
+		f.lost, f.lostIn, f.holders = true, epoch, holds(f)
+		f.excused = len(f.holders) == 0
+	}
+	return n
+}
+
+// ends notes that a holder has lost its memory, unless the log has the fact again.
+func (t *truth) ends(holder string, back func(*fact) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, f := range t.all {
+		if !f.lost || f.excused || back(f) {
+			continue
+		}
+		delete(f.holders, holder)
+		f.excused = len(f.holders) == 0
+	}
+}
