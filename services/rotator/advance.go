@@ -335,10 +335,9 @@ func (r *Rotator) lacking(ctx context.Context, m *signing.Sent, name string, wai
 		}
 		return nil, err
 	}
-	now := r.Now().UnixMilli()
 	var names []string
 	for _, l := range a.Lacking {
-		if !l.Open && l.FencedBy > now || !wait {
+		if !l.Open && !l.Fenced || !wait {
 			names = append(names, l.Name+"/"+l.Instance)
 		}
 	}

@@ -317,6 +317,7 @@ func (w *world) Lacking(ctx context.Context, r commit.LackingRequest) (commit.La
 				if g.behind && (r.Name == "" || r.Name == name) {
 					a.Lacking = append(a.Lacking, commit.Lacking{
 						Name: name, Instance: "i", Open: g.open, FencedBy: r.CommittedAt + g.limit.Milliseconds(),
+						Fenced: !g.open && w.now().UnixMilli() >= r.CommittedAt+g.limit.Milliseconds(),
 					})
 				}
 			}

@@ -151,21 +151,34 @@ func (b *broker) rollBack(to uint64) {
 			<-e.queue
 		}
 	}
-	links := make([]*link, 0, len(b.links))
+	b.mu.Unlock()
+	b.reconnectAll()
+}
+
+// reconnectAll has everybody find another connection, as when all servers restart.
+func (b *broker) reconnectAll() {
+	b.mu.Lock()
+	var again []func()
 	for l := range b.links {
-		links = append(links, l)
+		again = append(again, l.reconnect)
+	}
+	for e := range b.ears {
+		if e.lost != nil && !e.away.Load() {
+			again = append(again, e.lost)
+		}
 	}
 	b.mu.Unlock()
-	for _, l := range links {
-		l.reconnect()
+	for _, f := range again {
+		time.AfterFunc(b.c.upTo(200*time.Millisecond), f)
 	}
 }
 
 // delete makes away with the stream.
 func (b *broker) delete() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.messages, b.last, b.made = nil, 0, false
+	b.mu.Unlock()
+	b.reconnectAll()
 }
 
 func (b *broker) setDown(down bool) {

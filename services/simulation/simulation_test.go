@@ -1,18 +1,20 @@
 package simulation
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zapcore"
 )
 
 var (
@@ -27,26 +29,40 @@ func TestSimulation(t *testing.T) {
 	if from == 0 {
 		from = rand.Uint64() >> 16
 	}
+	var mu sync.Mutex
 	total := map[string]int{}
+	began := time.Now()
+	t.Cleanup(func() {
+		t.Logf("seeds %d to %d, %s of virtual time each, in %s", from, from+uint64(*seeds)-1, *length, time.Since(began).Round(time.Second))
+		for _, name := range slices.Sorted(maps.Keys(total)) {
+			t.Logf("%-28s %d", name, total[name])
+		}
+	})
 	for seed := from; seed < from+uint64(*seeds); seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				log := zap.NewNop()
+				var said bytes.Buffer
 				if *logs {
-					log = zaptest.NewLogger(t)
+					enc := zap.NewDevelopmentEncoderConfig()
+					enc.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
+					log = zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(enc), zapcore.Lock(zapcore.AddSync(&said)), zap.DebugLevel))
 				}
 				var trace []string
 				r := Run(seed, *length, log, func(format string, args ...any) { trace = append(trace, fmt.Sprintf(format, args...)) })
+				mu.Lock()
 				for name, n := range r.Counts {
 					total[name] += n
 				}
+				mu.Unlock()
 				if len(r.Broken) > 0 {
 					t.Errorf("%d broken, the first: %s\n\nwhat had happened:\n  %s", len(r.Broken), strings.Join(r.Broken[:min(3, len(r.Broken))], "\n  "), strings.Join(trace, "\n  "))
+					if *logs {
+						t.Log(said.String())
+					}
 				}
 			})
 		})
-	}
-	for _, name := range slices.Sorted(maps.Keys(total)) {
-		t.Logf("%-28s %d", name, total[name])
 	}
 }

@@ -40,6 +40,13 @@ type thing struct {
 	made time.Time
 }
 
+// back is one time that the log went back.
+type back struct {
+	at    time.Time
+	epoch uint64
+	to    uint64
+}
+
 // truth is what happened, kept apart from what anybody believes.
 type truth struct {
 	mu     sync.Mutex
@@ -47,6 +54,7 @@ type truth struct {
 	all    []*fact
 	broken []string
 	counts map[string]int
+	backs  []back
 }
 
 func newTruth() *truth {
@@ -121,6 +129,12 @@ type claim struct {
 func (t *truth) taken(x *thing, c claim) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	for _, b := range t.backs {
+		// Its stamp is of what is lost, and is given out again; nobody has noticed yet.
+		if x.made.Before(b.at) && x.stamp.Epoch == b.epoch && x.stamp.Seq > b.to && c.epoch <= b.epoch {
+			return
+		}
+	}
 	for _, key := range x.targets {
 		for _, f := range t.facts[key] {
 			if !t.hits(f, x, c.at) {
@@ -149,15 +163,16 @@ func (t *truth) taken(x *thing, c claim) {
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 // wentBack notes which facts the log has lost, and who still holds them.
-func (t *truth) wentBack(epoch uint64, gone func(*fact) bool, holds func(*fact) map[string]bool) (n int) {
+func (t *truth) wentBack(b back, gone func(*fact) bool, holds func(*fact) map[string]bool) (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.backs = append(t.backs, b)
 	for _, f := range t.all {
 		if f.acked.IsZero() || f.excused || !gone(f) {
 			continue
 		}
 		n++
-		f.lost, f.lostIn, f.holders = true, epoch, holds(f)
+		f.lost, f.lostIn, f.holders = true, b.epoch, holds(f)
 		f.excused = len(f.holders) == 0
 	}
 	return n

@@ -114,14 +114,12 @@ func (s *scenario) rollBack(all bool) {
 	w.b.mu.Lock()
 	last := w.b.last
 	w.b.mu.Unlock()
+	to := uint64(0)
 	if all {
 		w.tracef("the log is gone")
 		w.b.delete()
-		for l := range w.b.links {
-			l.reconnect()
-		}
 	} else {
-		to := last - min(last-1, uint64(1+w.c.below(60)))
+		to = last - min(last-1, uint64(1+w.c.below(60)))
 		w.tracef("the log goes back from %d to %d", last, to)
 		w.b.rollBack(to)
 	}
@@ -129,7 +127,7 @@ func (s *scenario) rollBack(all bool) {
 	w.redis.mu.Lock()
 	values := copyOf(w.redis.now.values)
 	w.redis.mu.Unlock()
-	n := w.truth.wentBack(epoch, func(f *fact) bool { return !in(f) }, func(f *fact) map[string]bool {
+	n := w.truth.wentBack(back{time.Now(), epoch, to}, func(f *fact) bool { return !in(f) }, func(f *fact) map[string]bool {
 		out := map[string]bool{}
 		for _, r := range w.replicas {
 			if l, _, _, ok := r.parts(); ok && covers(l.View().State(f.key), f) {

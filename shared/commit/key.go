@@ -63,7 +63,10 @@ type Lacking struct {
 	Name     string `json:"name"`
 	Instance string `json:"instance"`
 	FencedBy int64  `json:"fenced_by,omitempty"` // Unix milliseconds: CommittedAt + its limit
-	Open     bool   `json:"open,omitempty"`
+	// Fenced says that this moment has passed, by the service's own judgement: the
+	// clock of whoever reads FencedBy may be minutes off.
+	Fenced bool `json:"fenced,omitempty"`
+	Open   bool `json:"open,omitempty"`
 }
 
 // KeyCommitter is what the rotator asks of the revocation service beside

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -30,7 +31,8 @@ type Confirmed struct {
 // does not decide from a view that lacks it; an open one may at any time.
 type Unconfirmed struct {
 	Name, Instance string
-	FencedBy       time.Time
+	FencedBy       time.Time // by the clock of the service that committed
+	Fenced         bool      // that moment has passed, whoever's clock is right
 	Open           bool
 }
 
@@ -92,6 +94,7 @@ func (f *Fleet) wait(ctx context.Context, e Entry, d time.Duration, enough func(
 func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Duration) {
 	c := Confirmation{Complete: true, Confirmed: []Confirmed{}, Unconfirmed: []Unconfirmed{}}
 	next := time.Hour
+	since := f.sinceLocked(e)
 	for _, g := range f.guards {
 		if !f.counts(g, e.At, now) {
 			continue
@@ -104,11 +107,13 @@ func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Durati
 		if !u.Open {
 			u.FencedBy = e.CommittedAt.Add(f.bound(g))
 		}
-		if u.Open || now.Before(u.FencedBy) {
+		if left := since.Add(f.bound(g)).Sub(now); u.Open || left > 0 {
 			c.Complete = false
 			if !u.Open {
-				next = min(next, u.FencedBy.Sub(now))
+				next = min(next, left)
 			}
+		} else {
+			u.Fenced = true
 		}
 		c.Unconfirmed = append(c.Unconfirmed, u)
 	}
@@ -134,6 +139,30 @@ func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Durati
 		return strings.Compare(a.Name+"/"+a.Instance, b.Name+"/"+b.Instance)
 	})
 	return c, next
+}
+
+// maxOff is what the clock of a service may differ from the broker's by while it
+// is ready; see package ledger.
+const maxOff = wire.Slack / 3
+
+// here returns a moment of this clock that is not before what the broker stored
+// at a time of its own, and that was applied now.
+func here(now, stored time.Time) time.Time {
+	if latest := stored.Add(maxOff); latest.Before(now) {
+		return latest // it is read long after
+	}
+	return now
+}
+
+// sinceLocked returns a moment of this clock that is not before the commit. The
+// entry names one of another replica's clock, which may be minutes off.
+func (f *Fleet) sinceLocked(e Entry) time.Time {
+	latest := e.CommittedAt.Add(2 * maxOff)
+	i := sort.Search(len(f.applied), func(i int) bool { return !f.applied[i].at.Less(e.At) })
+	if i < len(f.applied) && f.applied[i].when.Before(latest) {
+		return f.applied[i].when
+	}
+	return latest
 }
 
 // bound is how long after a commit the guard may still decide without it.

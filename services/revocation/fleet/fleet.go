@@ -59,8 +59,9 @@ type Fleet struct {
 	byName  map[string]int
 	waiting map[*guard]struct{} // with a position that this log has not reached yet
 	epoch   uint64
-	first   bool // epoch is the only one that the log ever had
-	since   time.Time
+	first   bool      // epoch is the only one that the log ever had
+	since   time.Time // by this clock
+	applied []reached // when this replica had applied what, as coarsely as appliedStep
 	changed chan struct{}
 }
 
@@ -133,7 +134,7 @@ func (f *Fleet) Restarted() {
 			f.remove(g)
 		}
 	}
-	f.first, f.epoch = true, 0
+	f.first, f.epoch, f.applied = true, 0, nil
 	f.wake()
 }
 
@@ -141,6 +142,7 @@ func (f *Fleet) Restarted() {
 func (f *Fleet) Applied(s wire.Stored) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.note(s.Position().Stamp)
 	switch s.Message.Kind {
 	case wire.KindEpoch:
 		f.newEpoch(s)
@@ -154,6 +156,27 @@ func (f *Fleet) Applied(s wire.Stored) {
 	}
 }
 
+// appliedStep spaces what is remembered of when something was applied, keptApplied
+// is how much: far longer than any limit.
+const (
+	appliedStep = 100 * time.Millisecond
+	keptApplied = 4096
+)
+
+// note remembers when this replica had applied a position. Of several in one step
+// the newest counts, with the time of its own: never earlier than it was.
+func (f *Fleet) note(at revoke.Stamp) {
+	now := f.cfg.Now()
+	if n := len(f.applied); n > 1 && now.Sub(f.applied[n-2].when) < appliedStep && !now.Before(f.applied[n-2].when) {
+		f.applied[n-1] = reached{at, now}
+		return
+	}
+	if len(f.applied) == keptApplied {
+		f.applied = append(f.applied[:0], f.applied[keptApplied/2:]...)
+	}
+	f.applied = append(f.applied, reached{at, now})
+}
+
 // newEpoch ends the joins of former histories: guards join again before they
 // accept, and those that have not noticed are bounded by their limit.
 func (f *Fleet) newEpoch(s wire.Stored) {
@@ -161,7 +184,7 @@ func (f *Fleet) newEpoch(s wire.Stored) {
 		return
 	}
 	f.first = f.epoch == 0
-	f.epoch, f.since = s.Message.Epoch, time.UnixMilli(s.Time)
+	f.epoch, f.since = s.Message.Epoch, here(f.cfg.Now(), time.UnixMilli(s.Time))
 	for _, g := range f.guards {
 		if g.past != wire.PastAllow && g.last.Epoch < f.epoch {
 			f.remove(g)
@@ -193,7 +216,7 @@ func (f *Fleet) leave(s wire.Stored) {
 	if g == nil || at.Less(g.last) || !g.out.IsZero() {
 		return
 	}
-	g.out, g.outBy, g.outAt = at, s.Message.By, time.UnixMilli(s.Time)
+	g.out, g.outBy, g.outAt = at, s.Message.By, here(f.cfg.Now(), time.UnixMilli(s.Time))
 	f.wake()
 }
 

@@ -174,7 +174,12 @@ func (l *Ledger) sameHistory(ctx context.Context) (bool, error) {
 	if len(recent) == 0 {
 		return true, nil
 	}
-	for _, p := range recent {
+	for i, p := range recent {
+		// The newest ones, then less and less of the older: what has ended, ended for
+		// all of them, and each is a question that has to be answered.
+		if i >= 4 && i&(i+1) != 0 {
+			continue
+		}
 		m, err := l.getBySeq(ctx, p.Seq)
 		switch {
 		case errors.Is(err, ErrNoMessage):

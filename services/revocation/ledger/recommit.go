@@ -46,16 +46,32 @@ func (l *Ledger) remember() {
 	l.owed = m
 }
 
+// rememberTries and rememberPause are how often Redis is asked, and how long one
+// that fails over is waited for: then the log goes on without it.
+const (
+	rememberTries = 10
+	rememberPause = 500 * time.Millisecond
+)
+
 // addRemembered reads what Redis holds.
 func (l *Ledger) addRemembered(ctx context.Context) error {
 	if l.cfg.Remembered == nil {
 		return nil
 	}
 	l.owed.redis = map[revoke.Key]revoke.State{}
-	err := l.cfg.Remembered(ctx, func(k revoke.Key, s revoke.State) bool {
-		l.owed.redis[k] = l.owed.redis[k].Merge(s)
-		return ctx.Err() == nil
-	})
+	var err error
+	for try := range rememberTries {
+		if try > 0 && !pause(ctx, rememberPause) {
+			break
+		}
+		err = l.cfg.Remembered(ctx, func(k revoke.Key, s revoke.State) bool {
+			l.owed.redis[k] = l.owed.redis[k].Merge(s)
+			return ctx.Err() == nil
+		})
+		if err == nil {
+			break
+		}
+	}
 	if err != nil {
 		// Redis is a view: without it the log is as good as memory makes it.
 		l.log.Warn("Redis could not be read for the new epoch; what only it remembers stays lost", zap.Error(err))
@@ -154,7 +170,8 @@ func (j *judge) hear(k revoke.Key, s revoke.State, redis bool) {
 	logHeld := epochs.Clamp(has.Released).Less(has.Held)
 	released := lost{op: wire.OpRelease, until: j.now + int64((longestLife+releaseMore(wire.OpRelease))/time.Second) + 1}
 	switch {
-	case held && s.Held.Epoch < j.epoch && !logHeld && has.Held.Less(s.Held):
+	case held && s.Held.Epoch < j.epoch && has.Held.Less(s.Held):
+		// Also where an older one holds: whoever releases that has not seen this one.
 		x := lost{op: wire.OpHold, at: s.Held, until: s.Until}
 		if m, ok := j.memory.holds[k]; ok {
 			x.holdEnd, x.then = m.HoldEnd, m.Then

@@ -111,7 +111,7 @@ func (s *Server) lacking(ctx context.Context, r commit.LackingRequest) (commit.L
 	wait := min(time.Duration(r.WaitMS)*time.Millisecond, maxLackingWait)
 	a := commit.LackingAnswer{Lacking: []commit.Lacking{}}
 	for _, u := range s.Fleet.Lacking(ctx, e, r.Name, wait) {
-		l := commit.Lacking{Name: u.Name, Instance: u.Instance, Open: u.Open}
+		l := commit.Lacking{Name: u.Name, Instance: u.Instance, Open: u.Open, Fenced: u.Fenced}
 		if !u.Open {
 			l.FencedBy = u.FencedBy.UnixMilli()
 		}
