@@ -148,7 +148,7 @@ func (s *scenario) commit(ctx context.Context, key string, op commit.Op, target 
 		if err == nil && !r.link.dead.Load() { // the answer of a dead process reaches nobody
 			s.w.truth.answered(f, a.Stamp(), r.number)
 			s.w.truth.count("commits")
-			s.follow(ctx, f, fleet.Entry{At: a.Stamp(), CommittedAt: time.UnixMilli(a.CommittedAt)}, r)
+			s.follow(ctx, f, fleet.Entry{At: a.Stamp(), CommittedAt: time.UnixMilli(a.CommittedAt)})
 			return
 		}
 		if err == nil {
@@ -163,7 +163,7 @@ func (s *scenario) commit(ctx context.Context, key string, op commit.Op, target 
 }
 
 // follow asks how far an entry has come, and notes what it is told.
-func (s *scenario) follow(ctx context.Context, f *fact, e fleet.Entry, by *replica) {
+func (s *scenario) follow(ctx context.Context, f *fact, e fleet.Entry) {
 	s.background.Go(func() {
 		for range 12 {
 			if !pause(ctx, s.w.c.upTo(8*time.Second)) {
@@ -187,7 +187,7 @@ func (s *scenario) follow(ctx context.Context, f *fact, e fleet.Entry, by *repli
 			if r.link.dead.Load() {
 				continue
 			}
-			if s.w.truth.told(f, c, by.offset) {
+			if s.w.truth.told(f, c, r.offset) {
 				return
 			}
 		}

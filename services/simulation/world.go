@@ -417,11 +417,15 @@ func (w *world) newRedisReader(n int) (*redisReader, error) {
 	return out, nil
 }
 
-func (r *redisReader) decide(x *thing) bool {
-	c := claim{who: r.name, at: time.Now(), redis: true}
+func (r *redisReader) check(x *thing) (denylist.Result, error) {
 	ctx, cancel := context.WithTimeout(r.w.ctx, time.Second)
 	defer cancel()
-	res, _ := r.reader.Check(ctx, denylist.Query{Tenant: tenant, Keys: x.targets, Stamp: x.stamp})
+	return r.reader.Check(ctx, denylist.Query{Tenant: tenant, Keys: x.targets, Stamp: x.stamp})
+}
+
+func (r *redisReader) decide(x *thing) bool {
+	c := claim{who: r.name, at: time.Now(), redis: true}
+	res, _ := r.check(x)
 	if res.Outcome != denylist.Clean {
 		return false
 	}

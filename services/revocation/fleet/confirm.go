@@ -31,8 +31,8 @@ type Confirmed struct {
 // does not decide from a view that lacks it; an open one may at any time.
 type Unconfirmed struct {
 	Name, Instance string
-	FencedBy       time.Time // by the clock of the service that committed
-	Fenced         bool      // that moment has passed, whoever's clock is right
+	FencedBy       time.Time // by the clock of the service that answers
+	Fenced         bool      // that moment has passed
 	Open           bool
 }
 
@@ -105,9 +105,9 @@ func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Durati
 		}
 		u := Unconfirmed{Name: g.name, Instance: g.instance, Open: g.past == wire.PastAllow}
 		if !u.Open {
-			u.FencedBy = e.CommittedAt.Add(f.bound(g))
+			u.FencedBy = since.Add(f.bound(g))
 		}
-		if left := since.Add(f.bound(g)).Sub(now); u.Open || left > 0 {
+		if left := u.FencedBy.Sub(now); u.Open || left > 0 {
 			c.Complete = false
 			if !u.Open {
 				next = min(next, left)
@@ -123,7 +123,7 @@ func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Durati
 		next = min(next, left)
 	}
 	if f.cfg.Redis != nil {
-		r := &RedisState{FencedBy: e.CommittedAt.Add(f.cfg.ViewLimit)}
+		r := &RedisState{FencedBy: since.Add(f.cfg.ViewLimit)}
 		when, ok := f.cfg.Redis.AppliedAt(e.At)
 		if ok {
 			r.AppliedAt = when
@@ -155,7 +155,8 @@ func here(now, stored time.Time) time.Time {
 }
 
 // sinceLocked returns a moment of this clock that is not before the commit. The
-// entry names one of another replica's clock, which may be minutes off.
+// entry names one of another replica's clock, which may be minutes off, and when
+// the commit was asked for: it may have been tried for seconds.
 func (f *Fleet) sinceLocked(e Entry) time.Time {
 	latest := e.CommittedAt.Add(2 * maxOff)
 	i := sort.Search(len(f.applied), func(i int) bool { return !f.applied[i].at.Less(e.At) })
