@@ -150,6 +150,14 @@ func (c *client) at(ctx context.Context) (*redisServer, error) {
 	return c.server, nil
 }
 
+// broken reports whether the connection has broken since it was chosen: a server
+// that restarts takes its connections with it. It is called with r.mu held.
+func (c *client) broken(s *redisServer) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conns != c.r.conns || c.server != s
+}
+
 func get(s *redisServer, key string) (string, bool) {
 	v, ok := s.values[key]
 	if ok && v.expires != 0 && v.expires <= time.Now().Unix() {
@@ -235,6 +243,10 @@ func (c *client) MGet(ctx context.Context, keys []string) ([]any, denylist.ConnI
 		return nil, denylist.ConnID{}, err
 	}
 	c.r.mu.Lock()
+	if c.broken(s) {
+		c.r.mu.Unlock()
+		return nil, denylist.ConnID{}, errRedis
+	}
 	out := make([]any, len(keys))
 	for i, k := range keys {
 		if text, ok := get(s, k); ok {

@@ -59,6 +59,7 @@ type Fleet struct {
 	byName  map[string]int
 	waiting map[*guard]struct{} // with a position that this log has not reached yet
 	epoch   uint64
+	begins  uint64    // the sequence at which it does
 	first   bool      // epoch is the only one that the log ever had
 	since   time.Time // by this clock
 	applied []reached // when this replica had applied what, as coarsely as appliedStep
@@ -184,7 +185,7 @@ func (f *Fleet) newEpoch(s wire.Stored) {
 		return
 	}
 	f.first = f.epoch == 0
-	f.epoch, f.since = s.Message.Epoch, here(f.cfg.Now(), time.UnixMilli(s.Time))
+	f.epoch, f.begins, f.since = s.Message.Epoch, s.Sequence, here(f.cfg.Now(), time.UnixMilli(s.Time))
 	for _, g := range f.guards {
 		if g.past != wire.PastAllow && g.last.Epoch < f.epoch {
 			f.remove(g)

@@ -418,3 +418,43 @@ func TestLackingIsAnsweredAsSoonAsNobodyLacksIt(t *testing.T) {
 		}
 	})
 }
+
+// TestEntryOfWhoHadNotHeardOfTheEpochStandsInIt: its answer names the former one,
+// and a guard in the new one may still be below it.
+func TestEntryOfWhoHadNotHeardOfTheEpochStandsInIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fleet.Config{})
+		w.write(wire.Message{Kind: wire.KindEpoch, Epoch: 2, D: &revoke.Stamp{Epoch: 1, Seq: 1}})
+		w.join("orders", "a", wire.PastDeny, 15*time.Second)
+		w.heard("orders", "a")
+		late := w.entry() // stands above the epoch's message
+		late.At.Epoch = 1 // as its committer believed
+		w.want(late, "|a|false")
+		w.heard("orders", "a")
+		time.Sleep(wire.MaxLimit)
+		w.want(late, "a||true")
+	})
+}
+
+// TestClocksOfReplicasDiffer: another replica committed, by a clock that is minutes
+// behind or ahead; this one counts from when it had applied the entry.
+func TestClocksOfReplicasDiffer(t *testing.T) {
+	for _, off := range []time.Duration{-3 * time.Minute, 3 * time.Minute, -8 * time.Second} {
+		t.Run(off.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, fleet.Config{})
+				w.join("orders", "a", wire.PastDeny, 15*time.Second)
+				time.Sleep(time.Minute)
+				e := w.entry()
+				e.CommittedAt = e.CommittedAt.Add(off)
+				time.Sleep(14 * time.Second)
+				w.want(e, "|a|false")
+				if by := w.now(e).Unconfirmed[0].FencedBy; time.Until(by) <= 0 {
+					t.Errorf("fenced by %s, which is over", by)
+				}
+				time.Sleep(2 * time.Second)
+				w.want(e, "|a|true")
+			})
+		})
+	}
+}

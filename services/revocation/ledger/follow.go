@@ -104,7 +104,13 @@ func (l *Ledger) untilDone(ctx context.Context, what string, fn func(context.Con
 // there is none.
 func (l *Ledger) start(ctx context.Context) error {
 	l.connections = l.broker.Reconnects()
-	if err := l.firstEpoch(ctx); err != nil {
+	err := l.firstEpoch(ctx)
+	if errors.Is(err, jetstream.ErrStreamNotFound) { // it was deleted since it was set up
+		if err = l.setUpStream(ctx); err == nil {
+			err = l.firstEpoch(ctx)
+		}
+	}
+	if err != nil {
 		return err
 	}
 	if _, err := l.reload(ctx); err != nil {

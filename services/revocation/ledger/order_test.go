@@ -154,3 +154,29 @@ func TestRestoredLogBeginsAnEpochBeforeAnyService(t *testing.T) {
 		t.Errorf("the service is in %+v, want %+v", got, e)
 	}
 }
+
+// TestNoHoldComesBackInAnyMemory: a hold and its release are lost together; who knew
+// both would hold again, since a lost release counts as what is shared.
+func TestNoHoldComesBackInAnyMemory(t *testing.T) {
+	n := enginetest.NATS(t)
+	nc := n.Conn(t, "revocation")
+	l := start(t, nc, nil)
+	mustCommit(t, l.Ledger, request("k0", commit.Hold, "client:kept"))
+	restore := backup(t, n)
+	enginetest.Eventually(t, "the ledger is back", l.Ready)
+	mustCommit(t, l.Ledger, request("k1", commit.Hold, "client:both"))
+	mustCommit(t, l.Ledger, request("k2", commit.Release, "client:both"))
+	mustCommit(t, l.Ledger, request("k3", commit.Release, "client:kept"))
+	mustCommit(t, l.Ledger, request("k4", commit.Hold, "client:held"))
+	former := l.Epoch()
+	restore()
+	waitEpoch(t, l.Ledger, former)
+	fresh := start(t, nc, nil)
+	for name, held := range map[string]bool{"client:both": false, "client:kept": false, "client:held": true} {
+		for who, v := range map[string]*revoke.View{"the one that remembers": l.View(), "a new one": fresh.View()} {
+			if got := v.Blocked(keyOf(name)); got != held {
+				t.Errorf("%s: %s is held: %t, want %t", who, name, got, held)
+			}
+		}
+	}
+}

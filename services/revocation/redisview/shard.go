@@ -32,11 +32,12 @@ type shard struct {
 	mine *written // the last write that was answered; nil: somebody else writes
 	try  *written // a write whose outcome is not known
 
-	seen    string    // the meta as it was last read, when it was somebody else's
-	stands  time.Time // since when it is the same
-	top     revoke.Stamp
-	evicted uint64 // of the server, when the view was last known to be whole
-	asked   bool   // evicted is set
+	seen   string    // the meta as it was last read, when it was somebody else's
+	stands time.Time // since when it is the same
+	top    revoke.Stamp
+	// evicted is that of the server when the view was last known to be whole. At the
+	// start nobody knows when keys were evicted: only 0 is as good as never.
+	evicted uint64
 
 	sweep   sweep
 	missing deficit
@@ -142,9 +143,6 @@ func (s *shard) round(ctx context.Context) error {
 	}
 	if err != nil {
 		return err
-	}
-	if !s.asked {
-		s.evicted, s.asked = h.Evicted, true
 	}
 	m, todo, why := s.classify(raw, h)
 	switch todo {
