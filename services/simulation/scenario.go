@@ -92,6 +92,7 @@ func Run(seed uint64, length time.Duration, log *zap.Logger, trace func(string, 
 	w.redis = newRedis(w.b)
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	s := &scenario{w: w}
+	w.truth.inLog = func(f *fact) bool { return covers(s.stateInLog(f.key), f) }
 	if err := s.begin(); err != nil {
 		w.truth.broke("%v", err)
 	} else {

@@ -19,7 +19,7 @@ import (
 
 var (
 	first  = flag.Uint64("first", 1, "the first seed; 0: a random one")
-	seeds  = flag.Int("seeds", 30, "how many seeds")
+	seeds  = flag.Int("seeds", 12, "how many seeds")
 	length = flag.Duration("length", 3*time.Minute, "virtual time of each")
 	logs   = flag.Bool("logs", false, "show what the parts log")
 )

@@ -25,6 +25,7 @@ type fact struct {
 	lostIn  uint64
 	holders map[string]bool
 	excused bool
+	backAt  time.Time // when it was first seen to be in the log again
 	// What was told of it.
 	confirmed map[string]time.Time // by instance: from when it must refuse
 	complete  time.Time
@@ -55,6 +56,7 @@ type truth struct {
 	broken []string
 	counts map[string]int
 	backs  []back
+	inLog  func(*fact) bool // whether the log has it now
 }
 
 func newTruth() *truth {
@@ -140,8 +142,8 @@ func (t *truth) taken(x *thing, c claim) {
 			if !t.hits(f, x, c.at) {
 				continue
 			}
-			if f.lost && c.epoch <= f.lostIn {
-				continue // nobody has noticed yet that the log went back
+			if f.lost && (c.epoch <= f.lostIn || !t.isBack(f, c.proved)) {
+				continue // nobody has noticed yet that the log went back, or who holds it has not
 			}
 			why := ""
 			if f.acked.Before(c.proved) {
@@ -160,6 +162,14 @@ func (t *truth) taken(x *thing, c claim) {
 	}
 }
 
+// isBack reports whether a lost fact was in the log again before a time.
+func (t *truth) isBack(f *fact, before time.Time) bool {
+	if f.backAt.IsZero() && t.inLog(f) {
+		f.backAt = time.Now()
+	}
+	return !f.backAt.IsZero() && f.backAt.Before(before)
+}
+
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 // wentBack notes which facts the log has lost, and who still holds them.
@@ -172,7 +182,7 @@ func (t *truth) wentBack(b back, gone func(*fact) bool, holds func(*fact) map[st
 			continue
 		}
 		n++
-		f.lost, f.lostIn, f.holders = true, b.epoch, holds(f)
+		f.lost, f.lostIn, f.holders, f.backAt = true, b.epoch, holds(f), time.Time{}
 		f.excused = len(f.holders) == 0
 	}
 	return n

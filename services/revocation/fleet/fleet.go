@@ -60,7 +60,8 @@ type Fleet struct {
 	waiting map[*guard]struct{} // with a position that this log has not reached yet
 	epoch   uint64
 	begins  uint64    // the sequence at which it does
-	first   bool      // epoch is the only one that the log ever had
+	first   bool      // epoch is the only one that there ever was
+	newest  uint64    // of the epochs that were ever known here, also of a log that is gone
 	since   time.Time // by this clock
 	applied []reached // when this replica had applied what, as coarsely as appliedStep
 	changed chan struct{}
@@ -144,6 +145,9 @@ func (f *Fleet) Applied(s wire.Stored) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.note(s.Position().Stamp)
+	if r := s.Message.Recommitted; r != nil && r.Epoch < f.epoch {
+		f.first = false // of a history that the log itself has no more
+	}
 	switch s.Message.Kind {
 	case wire.KindEpoch:
 		f.newEpoch(s)
@@ -184,7 +188,8 @@ func (f *Fleet) newEpoch(s wire.Stored) {
 	if s.Message.Epoch <= f.epoch {
 		return
 	}
-	f.first = f.epoch == 0
+	f.first = f.epoch == 0 && (f.newest == 0 || f.newest == s.Message.Epoch)
+	f.newest = max(f.newest, s.Message.Epoch)
 	f.epoch, f.begins, f.since = s.Message.Epoch, s.Sequence, here(f.cfg.Now(), time.UnixMilli(s.Time))
 	for _, g := range f.guards {
 		if g.past != wire.PastAllow && g.last.Epoch < f.epoch {

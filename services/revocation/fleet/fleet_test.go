@@ -458,3 +458,24 @@ func TestClocksOfReplicasDiffer(t *testing.T) {
 		})
 	}
 }
+
+// TestLogThatWasMadeAnewIsNotTheFirst: guards of the one that is gone may decide for
+// their limit.
+func TestLogThatWasMadeAnewIsNotTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fleet.Config{})
+		w.want(w.entry(), "||true") // a first start has nobody to wait for
+		w.fleet.Restarted()
+		w.seq, w.ids = 0, map[uint64]string{}
+		w.write(wire.Message{Kind: wire.KindEpoch, Epoch: 2, D: &revoke.Stamp{}})
+		e := w.entry()
+		w.want(e, "||false")
+		time.Sleep(wire.MaxLimit)
+		w.want(e, "||true")
+	})
+	synctest.Test(t, func(t *testing.T) { // and to who has no memory of it, by what is committed again
+		w := newWorld(t, fleet.Config{})
+		w.write(wire.Message{Kind: wire.KindEntry, Recommitted: &revoke.Stamp{Epoch: 0, Seq: 7}})
+		w.want(w.entry(), "||false")
+	})
+}
