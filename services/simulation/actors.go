@@ -33,11 +33,6 @@ type record struct {
 	ending bool // marked: no token is made of it any more
 }
 
-// records are what all issuers see, some of them late.
-type records struct {
-	list []*record
-}
-
 // issuer makes records and tokens: the stamp first, then what it is made of.
 type issuer struct {
 	*member

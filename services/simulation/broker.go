@@ -28,8 +28,7 @@ type stored struct {
 
 // broker is the cluster that keeps the log: the stream, and who hears its feed.
 type broker struct {
-	c     *chance
-	trace func(format string, args ...any)
+	c *chance
 
 	mu       sync.Mutex
 	messages []stored // ascending

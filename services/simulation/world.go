@@ -30,11 +30,9 @@ type world struct {
 	log    *zap.Logger
 	traces func(format string, args ...any)
 
-	mu       sync.Mutex
 	replicas []*replica
 	guards   []*member
 	views    []*redisReader
-	running  sync.WaitGroup
 	ctx      context.Context
 	stop     context.CancelFunc
 }

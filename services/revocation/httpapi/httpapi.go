@@ -53,7 +53,7 @@ type Confirmed struct {
 type Unconfirmed struct {
 	Name     string      `json:"name"`
 	Instance string      `json:"instance"`
-	FencedBy *frame.Time `json:"fenced_by,omitempty" doc:"from when it refuses by itself"`
+	FencedBy *frame.Time `json:"fenced_by,omitempty" doc:"from when it refuses by itself, by the clock of the service that answers"`
 	Open     bool        `json:"open,omitempty" doc:"it allows past its limit: nothing bounds it"`
 }
 

@@ -37,7 +37,6 @@ type group struct {
 	flying   map[string]bool // the subjects of singles
 	stored   map[string]bool // subjects of what was stored while others waited
 	batching bool            // a batch is on its way, or gathers
-	last     int             // members of the last batch
 	sent     struct{ batches, members, failed uint64 }
 }
 

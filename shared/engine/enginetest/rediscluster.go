@@ -69,13 +69,15 @@ func must(t testing.TB, err error) {
 
 // Owner returns which node has a slot.
 func (c *RedisCluster) Owner(ctx context.Context, slot int) (int, error) {
-	slots, err := c.Nodes[0].Client.ClusterSlots(ctx).Result()
+	shards, err := c.Nodes[0].Client.ClusterShards(ctx).Result()
 	if err != nil {
 		return 0, err
 	}
-	for _, s := range slots {
-		if s.Start <= slot && slot <= s.End {
-			return slices.Index(c.ids, s.Nodes[0].ID), nil
+	for _, shard := range shards {
+		for _, s := range shard.Slots {
+			if int(s.Start) <= slot && slot <= int(s.End) {
+				return slices.Index(c.ids, shard.Nodes[0].ID), nil
+			}
 		}
 	}
 	return 0, fmt.Errorf("nobody has slot %d", slot)
