@@ -25,6 +25,9 @@ var (
 )
 
 func TestSimulation(t *testing.T) {
+	if raceDetector {
+		t.Skip("it runs without the race detector, which makes it many times slower: scripts/test has a step of its own")
+	}
 	from := *first
 	if from == 0 {
 		from = rand.Uint64() >> 16
