@@ -1,8 +1,11 @@
 package schemas_test
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,6 +24,39 @@ func TestSamplesAreWhatTheSchemasSay(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			all.Valid(t, schematest.SchemaOf(name), schematest.Read(t, path))
 		})
+	}
+}
+
+// What could be read once must be read for ever: a sample that is changed or
+// removed would let a reader forget it in silence. A new form is a new sample, and
+// a new line at the end of the list.
+func TestFrozenSamplesAreNeverChangedNorRemoved(t *testing.T) {
+	const dir, list = "samples/v1", "SHA256SUMS"
+	var listed []string
+	for line := range strings.Lines(string(schematest.Read(t, dir+"/"+list))) {
+		sum, name, ok := strings.Cut(strings.TrimSpace(line), "  ")
+		if !ok || slices.Contains(listed, name) {
+			t.Errorf("%s: line %q: want HASH, two spaces and a name, each once", list, line)
+			continue
+		}
+		listed = append(listed, name)
+		text, err := fs.ReadFile(schemas.FS(), dir+"/"+name)
+		if err != nil {
+			t.Errorf("a frozen sample is gone: %v", err)
+			continue
+		}
+		if got := sha256.Sum256(text); hex.EncodeToString(got[:]) != sum {
+			t.Errorf("%s was changed: it is frozen; write a new sample", name)
+		}
+	}
+	files, err := fs.ReadDir(schemas.FS(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if f.Name() != list && !slices.Contains(listed, f.Name()) {
+			t.Errorf("%s is not in %s: freeze it", f.Name(), list)
+		}
 	}
 }
 

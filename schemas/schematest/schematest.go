@@ -84,9 +84,16 @@ func (s Schemas) Valid(t testing.TB, schema string, text []byte) {
 	}
 }
 
+// recordOf are the definitions of records.json by bucket.
+var recordOf = map[string]string{
+	"tenants": "tenant", "keys": "key", "clients": "client", "roles": "role", "bindings": "binding",
+	"signing_keys": "signing_key_set", "rotations": "rotation",
+}
+
 // SchemaOf returns the schema that a sample is of, by its name:
 // "message-tick.json" is of message.json, "request-sync_answer-tail.json" of
-// requests.json#/$defs/sync_answer.
+// requests.json#/$defs/sync_answer, "record-keys-marked.json" of what a record in
+// the bucket keys is.
 func SchemaOf(sample string) string {
 	kind, rest, _ := strings.Cut(strings.TrimSuffix(sample, ".json"), "-")
 	def, _, _ := strings.Cut(rest, "-")
@@ -95,6 +102,10 @@ func SchemaOf(sample string) string {
 		return "requests.json#/$defs/" + def
 	case kind == "commit":
 		return "commit.json#/$defs/" + def
+	case kind == "token":
+		return "token.json#/$defs/" + def
+	case kind == "record":
+		return "records.json#/$defs/" + recordOf[def]
 	case sample == "key-state.json":
 		return sample
 	}

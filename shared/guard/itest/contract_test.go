@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
-	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"reflect"
@@ -14,80 +13,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/quash-project/quash/schemas"
 	"github.com/quash-project/quash/schemas/schematest"
-	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
 )
-
-// The samples of version 1 are frozen: what could be read once can be read for
-// ever, and is still written the same.
-func TestFrozenMessagesAreReadAndWrittenAsEver(t *testing.T) {
-	paths, err := fs.Glob(schemas.FS(), "samples/v1/message-*.json")
-	if err != nil || len(paths) < 14 {
-		t.Fatalf("%d samples, %v", len(paths), err)
-	}
-	for _, path := range paths {
-		t.Run(path, func(t *testing.T) {
-			text := schematest.Read(t, path)
-			m, err := wire.Decode(text)
-			if err != nil {
-				t.Fatal(err)
-			}
-			b, err := wire.Encode(m)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var got, want any
-			if json.Unmarshal(b, &got) != nil || json.Unmarshal(text, &want) != nil || !reflect.DeepEqual(got, want) {
-				t.Errorf("got  %s\nwant %s", b, text)
-			}
-		})
-	}
-}
-
-// roundTrip reads a sample as T and wants the same back.
-func roundTrip[T any](decode func([]byte) (T, error)) func(*testing.T, []byte) {
-	return func(t *testing.T, text []byte) {
-		v, err := decode(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var got, want any
-		if json.Unmarshal(b, &got) != nil || json.Unmarshal(text, &want) != nil || !reflect.DeepEqual(got, want) {
-			t.Errorf("got  %s\nwant %s", b, text)
-		}
-	}
-}
-
-func TestFrozenRequestsAndAnswersAreReadAsEver(t *testing.T) {
-	for name, check := range map[string]func(*testing.T, []byte){
-		"request-sync":                roundTrip(wire.DecodeRequest[wire.SyncRequest]),
-		"request-sync-whole":          roundTrip(wire.DecodeRequest[wire.SyncRequest]),
-		"request-page":                roundTrip(wire.DecodeRequest[wire.PageRequest]),
-		"request-probe":               roundTrip(wire.DecodeRequest[wire.ProbeRequest]),
-		"request-join":                roundTrip(wire.DecodeRequest[wire.JoinRequest]),
-		"request-out":                 roundTrip(wire.DecodeRequest[wire.OutRequest]),
-		"request-report":              roundTrip(wire.DecodeRequest[wire.Report]),
-		"request-sync_answer-tail":    roundTrip(wire.DecodeAnswer[wire.SyncAnswer]),
-		"request-sync_answer-whole":   roundTrip(wire.DecodeAnswer[wire.SyncAnswer]),
-		"request-sync_answer-refusal": roundTrip(wire.DecodeAnswer[wire.SyncAnswer]),
-		"request-probe_answer":        roundTrip(wire.DecodeAnswer[wire.ProbeAnswer]),
-		"request-join_answer":         roundTrip(wire.DecodeAnswer[wire.JoinAnswer]),
-		"commit-request":              roundTrip(wire.DecodeRequest[commit.Request]),
-		"commit-answer":               roundTrip(wire.DecodeAnswer[commit.Answer]),
-		"key-state":                   roundTrip(wire.DecodeAnswer[wire.KeyState]),
-		"problem":                     roundTrip(wire.DecodeAnswer[problem.Document]),
-	} {
-		t.Run(name, func(t *testing.T) { check(t, schematest.Read(t, "samples/v1/"+name+".json")) })
-	}
-}
 
 func TestTargetKeysAreThoseOfTheVectors(t *testing.T) {
 	var file struct {

@@ -50,17 +50,21 @@ const (
 	ByProof    = "proof"
 )
 
-func knownKind(kind string) bool {
-	switch kind {
-	case KindEpoch, KindEntry, KindKey, KindJoin, KindOut, KindTick:
-		return true
-	}
-	return false
-}
+// kinds and ops are all that this version knows.
+var (
+	kinds = [...]string{KindEpoch, KindEntry, KindKey, KindJoin, KindOut, KindTick}
+	ops   = [...]string{OpCut, OpEnd, OpHold, OpRelease}
+)
 
-func unknownOp(op string) bool {
-	return op != OpCut && op != OpEnd && op != OpHold && op != OpRelease
-}
+// Kinds returns the kinds of messages that this version knows.
+func Kinds() []string { return slices.Clone(kinds[:]) }
+
+// Ops returns the ops of an entry that this version knows.
+func Ops() []string { return slices.Clone(ops[:]) }
+
+func knownKind(kind string) bool { return slices.Contains(kinds[:], kind) }
+
+func unknownOp(op string) bool { return !slices.Contains(ops[:], op) }
 
 // ops returns the ops that have targets, in their fixed order.
 func (m *Message) ops() []string { return m.appendOps(make([]string, 0, 4)) }
