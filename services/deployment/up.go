@@ -156,6 +156,7 @@ func (d *deployment) runService(service string, n int, settings map[string]strin
 	name := fmt.Sprintf("%s-%d", service, n)
 	settings["NATS_URL"] = d.natsURL()
 	settings["LISTEN_ADDR"], settings["LISTEN_ADMIN"] = d.addr(name+" https"), d.addr(name+" admin")
+	settings["LISTEN_GRACE"] = (2 * checkEvery).String() // the balancer has looked by then
 	settings["LISTEN_CERT"], settings["LISTEN_KEY"] = d.path("tls", authority.CertFile), d.path("tls", authority.KeyFile)
 	var env []string
 	for key, value := range settings {
@@ -241,7 +242,11 @@ func (d *deployment) waitReady(ctx context.Context, out io.Writer) error {
 }
 
 func ready(ctx context.Context, client *http.Client, admin string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/readyz", nil)
+	return healthy(ctx, client, admin+"/readyz")
+}
+
+func healthy(ctx context.Context, client *http.Client, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}

@@ -60,7 +60,14 @@ type Listen struct {
 	Admin string `koanf:"admin"` // of /livez, /readyz and /metrics; empty: none
 	Cert  string `koanf:"cert"`  // PEM file, read again when it changes; without it Addr must be loopback
 	Key   string `koanf:"key"`   // PEM file
+	// Grace is how long after the end was asked for requests are still taken, while
+	// /readyz says no already: a balancer sends nobody to a listener that is closed. 0:
+	// it closes at once.
+	Grace time.Duration `koanf:"grace"`
 }
+
+// maxGrace keeps an end from looking as if it hung.
+const maxGrace = time.Minute
 
 // Validate says what is wrong.
 func (l Listen) Validate() error {
@@ -70,6 +77,9 @@ func (l Listen) Validate() error {
 	}
 	if (l.Cert == "") != (l.Key == "") {
 		return errors.New("listen.cert and listen.key: give both or none")
+	}
+	if l.Grace < 0 || l.Grace > maxGrace {
+		return fmt.Errorf("listen.grace %s: want 0s to %s", l.Grace, maxGrace)
 	}
 	if l.Cert == "" && !Loopback(host) {
 		return fmt.Errorf("listen.addr %q: without listen.cert only loopback is allowed: API keys and tokens would pass in clear", l.Addr)
@@ -97,8 +107,9 @@ func (l Listen) listen(log *zap.Logger) (net.Listener, error) {
 // drain is how long open requests may take after the end was asked for.
 const drain = 10 * time.Second
 
-// Serve runs s until ctx ends: then it takes no new request, finishes those that
-// it has, and lets s finish its own.
+// Serve runs s until ctx ends: then it says that it is not ready, takes no new
+// request once the grace is over, finishes those that it has, and lets s finish its
+// own.
 func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 	ln, err := l.listen(log)
 	if err != nil {
@@ -124,7 +135,7 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 		go func() { _ = srv.Serve(admin) }()
 		defer srv.Close()
 	}
-	srv := NewServer(handler)
+	srv := NewServer(leaving(&stopping, handler))
 	failed := make(chan error, 2)
 	go func() { failed <- srv.Serve(ln) }()
 	work, finish := context.WithCancel(context.WithoutCancel(ctx))
@@ -148,6 +159,9 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 	stopping.Store(true)
 	tell(daemon.SdNotifyStopping)
 	log.Info("stopping: finishing open requests")
+	if err == nil {
+		rest(l.Grace, failed)
+	}
 	shutDown(srv, log)
 	finish()
 	rerr := <-ended
@@ -155,6 +169,31 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 		rerr = nil
 	}
 	return errors.Join(err, rerr)
+}
+
+// leaving tells clients that the end is near with each answer: who keeps a
+// connection ends it then, and asks elsewhere. One that was closed on them while they
+// wrote would leave them without an answer.
+func leaving(stopping *atomic.Bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if stopping.Load() {
+			w.Header().Set("Connection", "close") // on HTTP/2 a GOAWAY comes of it
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// rest waits, unless the listener fails meanwhile.
+func rest(d time.Duration, failed <-chan error) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-failed:
+	}
 }
 
 // shutDown takes no new request, and waits for those that are open.

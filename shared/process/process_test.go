@@ -120,3 +120,46 @@ func TestExitCodes(t *testing.T) {
 		t.Errorf("printed %q", b.String())
 	}
 }
+
+// TestBalancersNoticeBeforeTheListenerCloses: /readyz says no first; whoever comes
+// meanwhile is answered, and told to keep no connection.
+func TestBalancersNoticeBeforeTheListenerCloses(t *testing.T) {
+	s := &slow{fake: fake{ended: make(chan struct{})}}
+	const grace = time.Second
+	l := Listen{Addr: freeAddr(t), Admin: freeAddr(t), Grace: grace}
+	ctx, signal := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- Serve(ctx, l, s, zap.NewNop()) }()
+	if got, err := get("http://" + l.Admin + "/readyz"); err != nil || !strings.HasPrefix(got, "200") {
+		t.Fatalf("readyz: %q, %v", got, err)
+	}
+	begun := time.Now()
+	signal()
+	for ready := true; ready; {
+		got, err := get("http://" + l.Admin + "/readyz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready = strings.HasPrefix(got, "200")
+	}
+	resp, err := http.Get("http://" + l.Addr)
+	if err != nil {
+		if time.Since(begun) < grace {
+			t.Errorf("after %s, within the grace: %v", time.Since(begun), err)
+		}
+	} else {
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusTeapot || !resp.Close {
+			t.Errorf("status %d, closing: %t; want an answer, and the connection ended with it", resp.StatusCode, resp.Close)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(begun); took < grace {
+		t.Errorf("the listener was closed after %s", took)
+	}
+	if _, err := http.Get("http://" + l.Addr); err == nil {
+		t.Error("it listens after its end")
+	}
+}

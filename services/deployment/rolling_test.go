@@ -1,0 +1,58 @@
+package deployment
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestRollingRestartRefusesNothingValidAndAcceptsNothingRevoked: every replica of
+// every service, then every node of the log, is ended with SIGTERM and started
+// again, one after the other, under load. What clients may do about it stands at
+// patience.
+func TestRollingRestartRefusesNothingValidAndAcceptsNothingRevoked(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it starts thirteen processes, and each of them twice")
+	}
+	r := up(t, t.TempDir(), Single)
+	l, stop, err := begin(r, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	for _, name := range []string{
+		"revocation-1", "revocation-2", "rotator-1", "rotator-2", "issuer-1", "issuer-2", "demo-1", "demo-2", "nats-1", "nats-2", "nats-3",
+	} {
+		l.now(name)
+		begun, uses, exchanges := time.Now(), l.uses.Load(), l.exchanges.Load()
+		if err := Roll(ctx, r.dir, name); err != nil {
+			t.Fatalf("%v\n%s", err, r.logs())
+		}
+		t.Logf("%-13s %5.2f s, meanwhile %d exchanges and %d uses", name, time.Since(begun).Seconds(), l.exchanges.Load()-exchanges, l.uses.Load()-uses)
+	}
+	l.now("after")
+	// All of it works after it, not only until it.
+	done := l.revocations.Load()
+	for end := time.Now().Add(time.Minute); l.revocations.Load() < done+2 && time.Now().Before(end); {
+		time.Sleep(20 * time.Millisecond)
+	}
+	stop()
+	t.Logf("%d exchanges, %d uses, %d revocations complete, %d times refused what is revoked; asked again %d times (%s), the slowest valid request took %s",
+		l.exchanges.Load(), l.uses.Load(), l.revocations.Load(), l.checks.Load(), l.retries.Load(), fmt.Sprint(l.again), time.Duration(l.slowest.Load()))
+	for i, wrong := range l.wrong {
+		if i == 20 {
+			t.Errorf("and %d more", len(l.wrong)-i)
+			break
+		}
+		t.Error(wrong)
+	}
+	if l.exchanges.Load() < 100 || l.uses.Load() < 500 || l.revocations.Load() < 5 || l.checks.Load() < 20 {
+		t.Error("that was no load")
+	}
+	if l.revocations.Load() < done+2 {
+		t.Error("no revocation is complete any more after it")
+	}
+}
