@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,18 +20,38 @@ import (
 	"github.com/quash-project/quash/shared/engine/enginetest"
 )
 
+var source = filepath.Join("..", "..")
+
+// programs is where what all deployments of the tests run is built, once: linking
+// takes longer than starting.
+var (
+	programs string
+	build    = sync.OnceValue(func() error { return Build(context.Background(), source, programs) })
+)
+
+func TestMain(m *testing.M) {
+	var err error
+	if programs, err = os.MkdirTemp("", "quash-programs"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	_ = os.RemoveAll(programs)
+	os.Exit(code)
+}
+
 // running is a deployment in a directory of the test, as scripts/up starts it.
 type running struct {
-	t   *testing.T
+	t   testing.TB
 	dir string
 	env []string
 	out bytes.Buffer
 }
 
-func up(t *testing.T, dir string, way Redis) *running {
+func up(t testing.TB, dir string, way Redis) *running {
 	t.Helper()
 	r := &running{t: t, dir: dir}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute) // it builds the programs
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	t.Cleanup(func() {
 		if err := Down(context.Background(), dir); err != nil {
@@ -40,7 +61,10 @@ func up(t *testing.T, dir string, way Redis) *running {
 			t.Log(r.out.String())
 		}
 	})
-	if err := Up(ctx, dir, Options{Source: filepath.Join("..", ".."), Redis: way}, &r.out); err != nil {
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	if err := Up(ctx, dir, Options{Source: source, Redis: way, Programs: programs}, &r.out); err != nil {
 		t.Fatalf("%v\n%s", err, r.logs())
 	}
 	text, err := os.ReadFile(filepath.Join(dir, environmentFile))
@@ -265,7 +289,7 @@ func TestServicesLoseOneReplicaAfterTheOther(t *testing.T) {
 	}
 	again.want(dead, http.StatusUnauthorized)
 	again.want(kept, http.StatusOK)
-	if err := Up(t.Context(), r.dir, Options{Source: filepath.Join("..", "..")}, &again.out); err == nil || !strings.Contains(err.Error(), "scripts/down") {
+	if err := Up(t.Context(), r.dir, Options{Source: source, Programs: programs}, &again.out); err == nil || !strings.Contains(err.Error(), "scripts/down") {
 		t.Errorf("a second time in the same directory: %v, want how to end the first", err)
 	}
 	again.want(kept, http.StatusOK) // and that has ended nothing

@@ -53,6 +53,7 @@ const settingsFile = "settings.json"
 // deployment is one that is being started.
 type deployment struct {
 	dir, source string // source is the root of the repository
+	programs    string // see Options
 	redis       Redis
 	settings    settings
 	taken       []net.Listener
@@ -150,17 +151,29 @@ func (d *deployment) addr(name string) string {
 	return fmt.Sprintf("127.0.0.1:%d", d.settings.Ports[name])
 }
 
-// build makes the programs, the nats-server of the module among them.
+// build makes the programs in bin, or lets bin be where they are.
 func (d *deployment) build(ctx context.Context) error {
-	if err := os.MkdirAll(d.path("bin"), 0o700); err != nil {
+	if d.programs == "" {
+		return Build(ctx, d.source, d.path("bin"))
+	}
+	if err := os.Symlink(d.programs, d.path("bin")); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// Build makes the programs, the nats-server of the module among them, in a
+// directory. Source is the root of the repository.
+func Build(ctx context.Context, source, dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	for _, set := range [][]string{
-		{"-o", d.path("bin") + "/", "./services/issuer/cmd/quash-issuer", "./services/rotator/cmd/quash-rotator", "./services/revocation/cmd/quash-revocation", "./services/demo/cmd/quash-demo", "./services/quash", "./services/deployment/cmd/quash-deployment"},
-		{"-o", d.path("bin", "nats-server"), "github.com/nats-io/nats-server/v2"},
+		{"-o", dir + "/", "./services/issuer/cmd/quash-issuer", "./services/rotator/cmd/quash-rotator", "./services/revocation/cmd/quash-revocation", "./services/demo/cmd/quash-demo", "./services/quash", "./services/deployment/cmd/quash-deployment"},
+		{"-o", filepath.Join(dir, "nats-server"), "github.com/nats-io/nats-server/v2"},
 	} {
 		cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, set...)...)
-		cmd.Dir = d.source
+		cmd.Dir = source
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build: %w\n%s", err, out)
 		}

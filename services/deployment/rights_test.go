@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +29,10 @@ import (
 // no service: what is sent reaches nobody who would take it for real.
 func engines(t *testing.T) *deployment {
 	t.Helper()
-	d := &deployment{dir: t.TempDir(), source: filepath.Join("..", ".."), redis: Single}
+	if err := build(); err != nil {
+		t.Fatal(err)
+	}
+	d := &deployment{dir: t.TempDir(), source: source, redis: Single, programs: programs}
 	t.Cleanup(func() {
 		d.release()
 		if err := Down(context.Background(), d.dir); err != nil {

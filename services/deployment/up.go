@@ -34,6 +34,8 @@ const readyTime = 90 * time.Second
 type Options struct {
 	Source string // the root of the repository; "": the current directory
 	Redis  Redis  // "": Single
+	// Programs is a directory in which Build has made the programs; "": they are made.
+	Programs string
 }
 
 // Up starts everything in dir, waits until it is ready, and writes up.env and
@@ -62,7 +64,7 @@ func Up(ctx context.Context, dir string, o Options, out io.Writer) (err error) {
 		}
 	}
 	_ = os.Remove(filepath.Join(dir, environmentFile)) // of one that crashed
-	d := &deployment{dir: dir, source: source, redis: o.Redis}
+	d := &deployment{dir: dir, source: source, redis: o.Redis, programs: o.Programs}
 	defer func() {
 		d.release()
 		if err != nil {
