@@ -3,6 +3,13 @@ package deployment
 import (
 	"context"
 	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"testing"
 	"time"
 )
@@ -54,5 +61,38 @@ func TestRollingRestartRefusesNothingValidAndAcceptsNothingRevoked(t *testing.T)
 	}
 	if l.revocations.Load() < done+2 {
 		t.Error("no revocation is complete any more after it")
+	}
+	metricsAreExplained(t, r)
+}
+
+// metricsAreExplained holds what the processes show to Prometheus against what
+// operators are told of it. It is here because the processes are.
+func metricsAreExplained(t *testing.T, r *running) {
+	t.Helper()
+	doc, err := os.ReadFile(filepath.Join(source, "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := map[string]bool{}
+	for _, name := range []string{"issuer-1", "rotator-1", "revocation-1", "demo-1"} {
+		a, err := http.Get(r.process(name).Addresses[1] + "/metrics")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(a.Body)
+		_ = a.Body.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`(?m)^# HELP (quash_\w+)`).FindAllSubmatch(text, -1) {
+			shown[string(m[1])] = true
+		}
+	}
+	told := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `(quash_\\w+)` \\|").FindAllSubmatch(doc, -1) {
+		told[string(m[1])] = true
+	}
+	if len(shown) < 10 || !maps.Equal(shown, told) {
+		t.Errorf("the processes show %q, docs/operations.md explains %q", slices.Sorted(maps.Keys(shown)), slices.Sorted(maps.Keys(told)))
 	}
 }
