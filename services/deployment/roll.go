@@ -60,9 +60,9 @@ func (p Process) health() string {
 }
 
 // settled waits until every stream has a leader to which all of its copies are
-// current. A node that is healthy again knows of itself alone: when the next one went
-// at that moment, the last copy that is whole may go with it, and nobody commits until
-// another has caught up and was elected.
+// current. A node that is healthy again knows of itself alone: with the next one ended
+// at that moment, and the one after it, commits stood still for so long that guards
+// were past their limit.
 func settled(ctx context.Context, dir string) error {
 	list, err := Processes(dir)
 	if err != nil {
