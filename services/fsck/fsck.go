@@ -58,6 +58,7 @@ type Report struct {
 	Messages    int          `json:"messages"`
 	Targets     int          `json:"targets"` // of which the log says something that counts
 	Items       uint64       `json:"audit_items"`
+	Unaudited   int          `json:"not_yet_audited"` // messages and records that the audit trail has not reached
 	Records     int          `json:"records"`
 	RedisKeys   int          `json:"redis_keys"`
 	Guards      int          `json:"guards"`

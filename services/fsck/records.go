@@ -207,6 +207,11 @@ func (c *checker) judgeRecords() {
 // was restored since.
 func (c *checker) judgeBucket(b *bucket) {
 	place, ok := c.trail.upto[b.stream]
+	for _, rev := range b.records {
+		if rev.seq > place.Sequence {
+			c.report.Unaudited++
+		}
+	}
 	if !ok || c.restoredSince(c.trail.newest[b.stream]) {
 		return
 	}

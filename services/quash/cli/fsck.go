@@ -131,8 +131,8 @@ func (a *app) showFsck(r fsck.Report) error {
 	if a.output == "json" {
 		return a.value(r)
 	}
-	a.fields("head", r.Head, "messages", fmt.Sprint(r.Messages), "targets", fmt.Sprint(r.Targets), "audit items", fmt.Sprint(r.Items),
-		"records", fmt.Sprint(r.Records), "keys in Redis", fmt.Sprint(r.RedisKeys), "guards", fmt.Sprint(r.Guards))
+	a.fields("head", r.Head, "messages", fmt.Sprint(r.Messages), "targets", fmt.Sprint(r.Targets),
+		"audit items", fmt.Sprint(r.Items), "not yet audited", fmt.Sprint(r.Unaudited), "records", fmt.Sprint(r.Records), "keys in Redis", fmt.Sprint(r.RedisKeys), "guards", fmt.Sprint(r.Guards))
 	for _, what := range r.NotLookedAt {
 		a.note("not looked at: %s", what)
 	}
