@@ -53,8 +53,8 @@ func (c *checker) checkRedis(ctx context.Context) error {
 	for _, s := range shards {
 		c.judgeMeta(s)
 		for k, state := range s.more {
-			for _, why := range c.unexplained(state, high[k]) {
-				c.differ(Redis, "says-more", wire.RedisTargetKey(s.n, k), "%s (it says %s; the log %s)", why, text(state), text(high[k]))
+			if why := c.unexplained(state, high[k]); len(why) > 0 {
+				c.differ(Redis, "says-more", wire.RedisTargetKey(s.n, k), "%s (it says %s; the log %s)", strings.Join(why, "; "), text(state), text(high[k]))
 			}
 		}
 	}
