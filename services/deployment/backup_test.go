@@ -114,4 +114,5 @@ func TestBackupIsRestored(t *testing.T) {
 		}
 		return nil
 	})
+	r.fsck()
 }

@@ -47,6 +47,7 @@ func TestOperatorBeginsANewEpoch(t *testing.T) {
 		}
 		return nil
 	})
+	q.fsck()
 	for _, args := range [][]string{{"epoch", "new"}, {"epoch", "new", "--reason", "x", "--backup", "yesterday"}, {"epoch", "new", "--reason", "x", "--backup", "2999-01-01T00:00:00Z"}} {
 		if r := q.run("", args...); r.code != 2 {
 			t.Errorf("quash %q: exit code %d, want 2\n%s", args, r.code, r.err)

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -41,6 +42,7 @@ type services struct {
 	trust    []string
 	kek      string // file of the key-encryption key
 	log      *logBuffer
+	ends     []func()
 }
 
 // setting is what a test can change of them.
@@ -130,12 +132,21 @@ func (s *services) run(name string, one service) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- one.Run(ctx) }()
-	s.t.Cleanup(func() {
+	end := sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			s.t.Errorf("%s: %v", name, err)
 		}
 	})
+	s.ends = append(s.ends, end)
+	s.t.Cleanup(end)
+}
+
+// stop ends all three; the engines go on.
+func (s *services) stop() {
+	for _, end := range s.ends {
+		end()
+	}
 }
 
 // serve puts the services under one URL, as quash dev does.

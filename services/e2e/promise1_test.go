@@ -121,6 +121,7 @@ func TestPromise1Killed(t *testing.T) {
 		}
 	}
 	c.check(t, q)
+	q.fsck()
 	t.Logf("%d revocations answered over 5 kills, all stand", len(c.done))
 }
 
@@ -162,6 +163,7 @@ func TestPromise1PowerCut(t *testing.T) {
 	mount(t, cut, after)
 	q2 := start(t, filepath.Join(after, "data"))
 	promised.check(t, q2)
+	q2.fsck()
 	t.Logf("%d revocations answered before the cut, all stand", len(promised.done))
 	q2.stop()
 }

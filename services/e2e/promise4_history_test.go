@@ -99,6 +99,7 @@ func TestPromise4ReaderKnowsThatTheLogWentBack(t *testing.T) {
 			if p := late.Reader().Position(); p.Epoch <= before.Epoch {
 				t.Errorf("a new reader is at %s, in the old epoch", p.Stamp)
 			}
+			q.fsck()
 		})
 	}
 }

@@ -199,7 +199,7 @@ unknown (repeat with the idempotency key that is printed), 6 could not ask.`,
 		a.revokeCmd("revoke", "End or cut credentials, for good"),
 		a.revokeCmd("hold", "Refuse what is hit until released"),
 		a.revokeCmd("release", "End a hold"),
-		a.fleetCmd(), a.watchCmd(), a.rotateCmd(), a.breakGlassCmd(), a.natsCmd(), a.guardCmd(), a.secretsCmd(), a.epochCmd(), a.backupCmd(), a.restoreCmd(), a.doctorCmd(), a.versionCmd())
+		a.fleetCmd(), a.watchCmd(), a.rotateCmd(), a.breakGlassCmd(), a.natsCmd(), a.guardCmd(), a.secretsCmd(), a.epochCmd(), a.backupCmd(), a.restoreCmd(), a.fsckCmd(), a.doctorCmd(), a.versionCmd())
 	usageErrors(root)
 	return root
 }

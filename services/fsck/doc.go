@@ -1,0 +1,17 @@
+// Package fsck holds the log, the buckets, the audit trail, the Redis view and what
+// guards report against each other, and names each difference.
+//
+// It trusts no service: it reads the streams itself, decodes and folds the log by
+// code of its own, and asks no service for anything but where the guards say that
+// they are. What it shares with the services are the words (revoke.State and how two
+// of them merge) and the forms of what stands in Redis.
+//
+// Services may run meanwhile. Whatever can only be ahead of something else is read
+// before it: guards, audit trail, buckets, then the log's head and the log up to
+// there, then Redis, then what the log has got since. So each of them may say less
+// than the log has at the end, and must say what it had at the head.
+//
+// Messages leave the log by their own TTL, an hour at least. What that explains is no
+// difference: an older gap, or what Redis still says of an entry that has ended. It
+// keeps some hundred bytes a message in memory, and is made to be run now and then.
+package fsck
