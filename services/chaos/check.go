@@ -77,7 +77,7 @@ func (c *checker) accepted(l *Look) {
 				continue
 			}
 			if l.Final {
-				c.broke(promiseKept, "%s: accepted by %s when all was quiet", c.story(x, t), l.Guard.Name)
+				c.broke(promiseKept, "%s: accepted by %s when all was quiet", c.story(x, t), l.By)
 				continue
 			}
 			c.early(l, t, x)
@@ -90,7 +90,7 @@ func (c *checker) early(l *Look, t *Token, x *Change) {
 	acked, lost := x.Answers[0].At, c.lost(x, l)
 	since := l.Asked - acked
 	if since > l.Stale && !(lost && l.Epoch <= x.Answers[0].Where.Epoch) && !c.reborn(t, l) {
-		c.broke(promiseClaim, "%s: %s accepted it %s after the acknowledgement, by a view that claims to be %s old", c.story(x, t), l.Guard.Name, since, l.Stale)
+		c.broke(promiseClaim, "%s: %s accepted it %s after the acknowledgement, by a view that claims to be %s old", c.story(x, t), l.By, since, l.Stale)
 	}
 	if lost {
 		return // what was told before anyone noticed stands wrong, as documented
@@ -104,13 +104,13 @@ func (c *checker) told(l *Look, t *Token, x *Change, told Told) {
 	after := l.Asked - told.At
 	if l.Redis {
 		if told.Redis != 0 && l.Asked > told.Redis+tick {
-			c.broke(promiseFenced, "%s: %s accepted it %s after the Redis view was fenced", c.story(x, t), l.Guard.Name, l.Asked-told.Redis)
+			c.broke(promiseFenced, "%s: %s accepted it %s after the Redis view was fenced", c.story(x, t), l.By, l.Asked-told.Redis)
 		}
 		return
 	}
 	for _, who := range told.Confirmed {
 		if after > 0 && l.Guard.is(who) {
-			c.broke(promiseConfirmed, "%s: %s accepted it %s after it was told to have it", c.story(x, t), l.Guard.Name, after)
+			c.broke(promiseConfirmed, "%s: %s accepted it %s after it was told to have it", c.story(x, t), l.By, after)
 			break
 		}
 	}
@@ -121,10 +121,10 @@ func (c *checker) told(l *Look, t *Token, x *Change, told Told) {
 		}
 	}
 	if fence != 0 && l.Asked > fence+tick {
-		c.broke(promiseFenced, "%s: %s accepted it %s after it was fenced", c.story(x, t), l.Guard.Name, l.Asked-fence)
+		c.broke(promiseFenced, "%s: %s accepted it %s after it was fenced", c.story(x, t), l.By, l.Asked-fence)
 	}
 	if told.Complete && after > 0 {
-		c.broke(promiseComplete, "%s: %s accepted it %s after it was told to be complete", c.story(x, t), l.Guard.Name, after)
+		c.broke(promiseComplete, "%s: %s accepted it %s after it was told to be complete", c.story(x, t), l.By, after)
 	}
 }
 
@@ -225,21 +225,21 @@ func (c *checker) quiet() {
 		}
 		t := c.tokens[l.Token]
 		if l.Verdict == Unable || l.Verdict == Other {
-			c.broke(promiseStuck, "%s says of token %d of %s: %s: %s", l.Guard.Name, t.ID, t.Principal, l.Verdict, l.Why)
+			c.broke(promiseStuck, "%s says of token %d of %s: %s: %s", l.By, t.ID, t.Principal, l.Verdict, l.Why)
 			continue
 		}
 		if t.AfterCut && l.Verdict != Allowed && c.mustLive(t) {
-			c.broke(promiseAnew, "%s says of token %d of %s, whose key was made at %s: %s (%s)", l.Guard.Name, t.ID, t.Principal, at(t.KeyMade), l.Verdict, l.Why)
+			c.broke(promiseAnew, "%s says of token %d of %s, whose key was made at %s: %s (%s)", l.By, t.ID, t.Principal, at(t.KeyMade), l.Verdict, l.Why)
 		}
 		if one := first[l.Token]; one == nil {
 			first[l.Token] = l
 		} else if (one.Verdict == Allowed) != (l.Verdict == Allowed) {
-			c.broke(promiseEqual, "token %d of %s: %s by %s, %s by %s", t.ID, t.Principal, one.Verdict, one.Guard.Name, l.Verdict, l.Guard.Name)
+			c.broke(promiseEqual, "token %d of %s: %s by %s, %s by %s", t.ID, t.Principal, one.Verdict, one.By, l.Verdict, l.By)
 		}
 	}
 	for id, l := range first {
 		if fold, ok := c.h.Fold[id]; ok && (fold == Allowed) != (l.Verdict == Allowed) {
-			c.broke(promiseEqual, "token %d of %s: %s by %s, %s by the log itself", id, c.tokens[id].Principal, l.Verdict, l.Guard.Name, fold)
+			c.broke(promiseEqual, "token %d of %s: %s by %s, %s by the log itself", id, c.tokens[id].Principal, l.Verdict, l.By, fold)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (h *History) add(op, target string, asked, acked float64, told ...Told) *Ch
 // looked adds a decision within a tenth of a second.
 func (h *History) looked(v Verdict, asked, stale float64, more ...func(*Look)) {
 	l := Look{
-		Guard: Who{"g", "i"}, Token: 1, Asked: second(asked), Answered: second(asked + 0.1), Verdict: v,
+		By: "g", Guard: Who{"g", "i"}, Token: 1, Asked: second(asked), Answered: second(asked + 0.1), Verdict: v,
 		Stale: second(stale), Epoch: 1, Target: "principal:a",
 	}
 	for _, m := range more {
@@ -46,7 +46,7 @@ func (h *History) looked(v Verdict, asked, stale float64, more ...func(*Look)) {
 func final(l *Look) { l.Final = true }
 func probe(l *Look) { l.Probe = true }
 
-func by(name string) func(*Look) { return func(l *Look) { l.Guard = Who{name, ""} } }
+func by(name string) func(*Look) { return func(l *Look) { l.By, l.Guard = name, Who{name, ""} } }
 
 var g = Who{"g", "i"}
 

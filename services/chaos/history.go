@@ -34,6 +34,7 @@ type Change struct {
 	Outcome         Outcome
 	Answers         []Answer
 	Told            []Told
+	tries           int
 }
 
 // Answer is one answer that the change was committed.
@@ -54,6 +55,9 @@ type Told struct {
 
 // Who is one guard of the fleet.
 type Who struct{ Name, Instance string }
+
+// MarshalText is for a history that is written down.
+func (w Who) MarshalText() ([]byte, error) { return []byte(w.Name + "/" + w.Instance), nil }
 
 // Token is one access token. What it was made of is as old as its key.
 type Token struct {
@@ -90,8 +94,9 @@ func (v Verdict) String() string {
 
 // Look is one decision.
 type Look struct {
-	Guard           Who
-	Redis           bool // by the Redis view alone: no confirmation by an instance
+	By              string // its name here, for people
+	Guard           Who    // as the fleet knows it
+	Redis           bool   // by the Redis view alone: no confirmation by an instance
 	Token           int
 	Asked, Answered time.Duration
 	Verdict         Verdict
