@@ -49,7 +49,8 @@ type embedded struct {
 
 func (e *embedded) title() string { return e.name }
 
-func (e *embedded) now() time.Time { return time.Now().Add(time.Duration(e.skew.Load())) }
+// now is its wall clock alone: the monotonic one can't be set.
+func (e *embedded) now() time.Time { return time.Now().Round(0).Add(time.Duration(e.skew.Load())) }
 
 // start makes it anew: another instance of the fleet.
 func (e *embedded) start() error {
