@@ -106,14 +106,20 @@ func (r *round) toldOf(e entry) Told {
 	return t
 }
 
-// change asks for one change, and for some of them twice.
-func (r *round) change(ctx context.Context, rng *rand.Rand, op, target string) {
+// newChange records one that is about to be asked for.
+func (r *round) newChange(op, target string) *Change {
 	x := &Change{Op: op, Target: target, Asked: r.w.rec.Now()}
 	r.w.rec.with(func(h *History) {
 		r.run.changes++
 		x.ID = r.run.changes
 		h.Changes = append(h.Changes, x)
 	})
+	return x
+}
+
+// change asks for one change, and for some of them twice.
+func (r *round) change(ctx context.Context, rng *rand.Rand, op, target string) {
+	x := r.newChange(op, target)
 	first := rng.IntN(2)
 	var second sync.WaitGroup
 	// In a log that goes back a key may be used for two entries, as documented.
