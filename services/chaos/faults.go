@@ -213,26 +213,32 @@ func (r *round) partNodes(ctx context.Context, rng *rand.Rand) error {
 	return nil
 }
 
+// ways chooses a way to spoil: half the time of guards, one or all, and else most
+// often of the revocation service, on which most rests.
+func ways(rng *rand.Rand, w *world) (from []string, to string) {
+	guards := []string{"near", "short", "asks", "redis", "demo-1", "demo-2"}
+	switch p := rng.Float64(); {
+	case p < 0.25:
+		from = guards
+	case p < 0.50:
+		from = []string{one(rng, guards)}
+	case p < 0.80:
+		from = []string{one(rng, w.names("revocation"))}
+	default:
+		from = []string{one(rng, w.names("rotator", "issuer"))}
+	}
+	to = one(rng, []string{"nats-", "nats-", "nats-", "nats-1", "redis-"})
+	if from[0] == "redis" {
+		to = "redis-" // it goes nowhere else
+	}
+	return from, to
+}
+
 // linkFault spoils the way of one process, or of all guards, to NATS or to Redis.
 func linkFault(name string, how func(*rand.Rand) state) func(*round, context.Context, *rand.Rand) error {
 	return func(r *round, ctx context.Context, rng *rand.Rand) error {
 		s, still := how(rng), between(rng, time.Second, 5*time.Second)
-		// Most rests on the revocation service: its ways fail as often as all others.
-		kind := []string{"rotator", "issuer", "demo"}
-		if rng.IntN(2) == 0 {
-			kind = []string{"revocation"}
-		}
-		from := []string{one(rng, r.w.names(kind...))}
-		if rng.IntN(4) == 0 {
-			from = []string{one(rng, []string{"near", "short", "asks", "redis"})}
-		}
-		if rng.IntN(4) == 0 {
-			from = []string{"near", "short", "asks", "redis", "demo-1", "demo-2"}
-		}
-		to := one(rng, []string{"nats-", "nats-", "nats-", "nats-1", "redis-"})
-		if from[0] == "redis" {
-			to = "redis-" // it goes nowhere else
-		}
+		from, to := ways(rng, r.w)
 		r.did("%s between %s and %s* for %s", name, strings.Join(from, ", "), to, still.Round(time.Millisecond))
 		match := func(x *link) bool {
 			return slices.Contains(from, x.from) && strings.HasPrefix(x.to, to) && strings.HasSuffix(x.to, " clients")

@@ -15,6 +15,8 @@ const (
 	principals  = 5
 	changers    = 3
 	maxTokens   = 14
+	maxVictims  = 24
+	hotVictims  = 5 // the newest ones, which everybody looks at
 	veterans    = 4 // tokens of the round before that are looked at again
 	quietTime   = 90 * time.Second
 	equalTime   = 20 * time.Second
@@ -32,6 +34,7 @@ type round struct {
 
 	goesBack bool // the log does
 	owners   []string
+	victims  []*Token    // see victim; with the recorder's lock
 	stop     atomic.Bool // the load
 	working  sync.WaitGroup
 	quietFor time.Duration
@@ -106,19 +109,51 @@ func (r *round) load(ctx context.Context) {
 	}
 	work(changePause, func(rng *rand.Rand) { r.duel(ctx, rng) })
 	work(200*time.Millisecond, func(rng *rand.Rand) {
-		if len(r.tokens()) < maxTokens {
+		if len(r.tokens())-len(r.hot(maxVictims)) < maxTokens {
 			if _, err := r.mint(ctx, r.w.clients[rng.IntN(2)], r.owners[rng.IntN(len(r.owners))]); err != nil {
 				r.w.rec.Count(sawNoToken, 1) // the owner may be held, or the issuer away
 			}
 		}
 	})
+	work(150*time.Millisecond, func(rng *rand.Rand) { r.victim(ctx, rng) })
 	work(100*time.Millisecond, func(rng *rand.Rand) { r.follow(ctx, rng) })
 	for _, g := range r.w.guards {
 		work(lookPause, func(rng *rand.Rand) {
-			tokens := r.tokens()
-			r.w.rec.look(g.look(ctx, tokens[rng.IntN(len(tokens))], rng.Float64() < 0.3))
+			// A probe hides what a guard claims of a view that it did not prove just now.
+			r.w.rec.look(g.look(ctx, r.toLookAt(rng), rng.Float64() < 0.2))
 		})
 	}
+}
+
+// victim makes a token that nobody else touches, lets all see it living, and
+// revokes it: who is behind still takes it, and has to say so.
+func (r *round) victim(ctx context.Context, rng *rand.Rand) {
+	n := len(r.hot(maxVictims))
+	if n == maxVictims {
+		return
+	}
+	t, err := r.mint(ctx, r.w.clients[rng.IntN(2)], fmt.Sprintf("%s-%d-victim-%d", r.run.name, r.n, n))
+	if err != nil {
+		r.w.rec.Count(sawNoToken, 1)
+		return
+	}
+	r.w.rec.with(func(*History) { r.victims = append(r.victims, t) })
+	sleep(ctx, between(rng, 50*time.Millisecond, 250*time.Millisecond))
+	r.change(ctx, rng, opRevoke, one(rng, t.targets()))
+}
+
+// hot are the newest victims, so many at most.
+func (r *round) hot(n int) (tokens []*Token) {
+	r.w.rec.with(func(*History) { tokens = r.victims[max(0, len(r.victims)-n):] })
+	return tokens // it is only ever appended to
+}
+
+func (r *round) toLookAt(rng *rand.Rand) *Token {
+	if hot := r.hot(hotVictims); len(hot) > 0 && rng.IntN(2) == 0 {
+		return hot[rng.IntN(len(hot))]
+	}
+	tokens := r.tokens()
+	return tokens[rng.IntN(len(tokens))]
 }
 
 // duel holds at one replica and releases at once at the other, which may not have
