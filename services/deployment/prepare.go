@@ -53,8 +53,8 @@ const settingsFile = "settings.json"
 // deployment is one that is being started.
 type deployment struct {
 	dir, source string // source is the root of the repository
-	programs    string // see Options
 	redis       Redis
+	options     Options
 	settings    settings
 	taken       []net.Listener
 	ids         *identity.Set
@@ -151,12 +151,20 @@ func (d *deployment) addr(name string) string {
 	return fmt.Sprintf("127.0.0.1:%d", d.settings.Ports[name])
 }
 
+// reach returns the address under which a process reaches a port.
+func (d *deployment) reach(from, to string) string {
+	if from == "" || d.options.Route == nil {
+		return d.addr(to)
+	}
+	return d.options.Route(from, to, d.addr(to))
+}
+
 // build makes the programs in bin, or lets bin be where they are.
 func (d *deployment) build(ctx context.Context) error {
-	if d.programs == "" {
+	if d.options.Programs == "" {
 		return Build(ctx, d.source, d.path("bin"))
 	}
-	if err := os.Symlink(d.programs, d.path("bin")); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Symlink(d.options.Programs, d.path("bin")); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	return nil
@@ -230,10 +238,6 @@ func (d *deployment) configureNATS(context.Context) error {
 	if err != nil {
 		return err
 	}
-	var routes []string
-	for n := range natsNodes {
-		routes = append(routes, "tls://"+d.addr(natsNode(n+1)+" cluster"))
-	}
 	const store = `store_dir: "/var/lib/nats/jetstream"`
 	if !strings.Contains(string(shipped), store) {
 		return fmt.Errorf("deploy/nats/jetstream.conf has no line %s any more", store)
@@ -252,8 +256,8 @@ cluster: {
   listen: %q
   routes: [ %s ]
   %s
-}
-`, name, d.addr(name+" clients"), d.addr(name+" monitor"), tls, d.addr(name+" cluster"), strings.Join(routes, ", "), tls) + accounts
+%s}
+`, name, d.addr(name+" clients"), d.addr(name+" monitor"), tls, d.addr(name+" cluster"), d.routes(name), tls, d.gossip(name)) + accounts
 		if err := writeFile(d.path(name+".conf"), []byte(text)); err != nil {
 			return err
 		}
@@ -261,10 +265,30 @@ cluster: {
 	return nil
 }
 
-func (d *deployment) natsURL() string {
+// routes are where a node finds the cluster.
+func (d *deployment) routes(node string) string {
+	var routes []string
+	for n := range natsNodes {
+		routes = append(routes, "tls://"+d.reach(node, natsNode(n+1)+" cluster"))
+	}
+	return strings.Join(routes, ", ")
+}
+
+// gossip keeps nodes from telling clients and each other of ways past what
+// stands in between.
+func (d *deployment) gossip(node string) string {
+	if d.options.Route == nil {
+		return ""
+	}
+	to := node + " cluster"
+	return fmt.Sprintf("  no_advertise: true\n  advertise: %q\n", d.options.Route("", to, d.addr(to)))
+}
+
+// natsURL is where a process finds the log; whoever is none ("") goes directly.
+func (d *deployment) natsURL(from string) string {
 	var urls []string
 	for n := range natsNodes {
-		urls = append(urls, "tls://"+d.addr(natsNode(n+1)+" clients"))
+		urls = append(urls, "tls://"+d.reach(from, natsNode(n+1)+" clients"))
 	}
 	return strings.Join(urls, ",")
 }

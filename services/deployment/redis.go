@@ -99,7 +99,18 @@ func (d *deployment) configureRedis(context.Context) error {
 			return err
 		}
 	}
-	return writeFile(d.path("secrets", "redis-writer.url"), []byte(d.redisURL("quash-writer", d.settings.RedisWriter)+"\n"))
+	for n := range replicas {
+		url := d.redisURL(fmt.Sprintf("revocation-%d", n+1), "quash-writer", d.settings.RedisWriter)
+		if err := writeFile(d.writerFile(n+1), []byte(url+"\n")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writerFile has the URL of the view for one who writes it.
+func (d *deployment) writerFile(n int) string {
+	return d.path("secrets", fmt.Sprintf("redis-writer-%d.url", n))
 }
 
 func sha(password string) string {
@@ -137,12 +148,16 @@ func (d *deployment) configureServer(file, name, more string, replace map[string
 	}
 	fmt.Fprintf(&b, "bind 127.0.0.1\nport 0\ntls-port %d\ntls-cert-file %q\ntls-key-file %q\ntls-ca-cert-file %q\ntls-auth-clients no\ntls-replication yes\ndir %q\n%s",
 		d.settings.Ports[name+" clients"], d.path("tls", authority.CertFile), d.path("tls", authority.KeyFile), d.path("tls", authority.CAFile), dir, more)
+	for _, line := range d.options.RedisLines {
+		fmt.Fprintln(&b, line)
+	}
 	return writeFile(d.path(name+".conf"), []byte(b.String()))
 }
 
-// redisURL is where a user finds the view; see denylist.ParseURL.
-func (d *deployment) redisURL(user, password string) string {
-	u := url.URL{Scheme: "rediss", User: url.UserPassword(user, password), Host: d.addr(redisNode(1) + " clients"), Path: "/0"}
+// redisURL is where a process finds the view as a user, whoever is none ("")
+// directly; see denylist.ParseURL.
+func (d *deployment) redisURL(from, user, password string) string {
+	u := url.URL{Scheme: "rediss", User: url.UserPassword(user, password), Host: d.reach(from, redisNode(1)+" clients"), Path: "/0"}
 	q := url.Values{}
 	switch d.redis {
 	case Sentinel:

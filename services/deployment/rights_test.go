@@ -89,7 +89,7 @@ func (d *deployment) dial(t *testing.T, user string, more ...nats.Option) (*nats
 		nats.RootCAs(d.path("tls", authority.CAFile)), nats.ErrorHandler(r.add))
 	var nc *nats.Conn
 	enginetest.Eventually(t, "a connection of "+user, func() (err error) {
-		nc, err = nats.Connect(d.natsURL(), append(opts, append(more, nats.RetryOnFailedConnect(false))...)...)
+		nc, err = nats.Connect(d.natsURL(""), append(opts, append(more, nats.RetryOnFailedConnect(false))...)...)
 		return err
 	})
 	t.Cleanup(nc.Close)
@@ -434,7 +434,7 @@ func (d *deployment) tryRedis(t *testing.T) {
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
 	for user, password := range map[string]string{"quash-writer": d.settings.RedisWriter, "quash-reader": d.settings.RedisReader} {
-		opts, err := redis.ParseURL(d.redisURL(user, password))
+		opts, err := redis.ParseURL(d.redisURL("", user, password))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -36,6 +37,16 @@ type Options struct {
 	Redis  Redis  // "": Single
 	// Programs is a directory in which Build has made the programs; "": they are made.
 	Programs string
+	// Route returns the address under which one process reaches a port of another
+	// ("nats-2 clients", "redis-1 clients", "nats-3 cluster"), given where it is:
+	// for a proxy in between. An empty from is whoever is told an address by
+	// gossip. It is asked again at each Up. nil: directly. A single Redis only.
+	Route func(from, to, addr string) string
+	// Settings are more settings of a service's replicas, by the service, as their
+	// environment has them: "demo" -> "LIMIT" -> "5s".
+	Settings map[string]map[string]string
+	// RedisLines are more lines of each redis.conf.
+	RedisLines []string
 }
 
 // Up starts everything in dir, waits until it is ready, and writes up.env and
@@ -64,7 +75,7 @@ func Up(ctx context.Context, dir string, o Options, out io.Writer) (err error) {
 		}
 	}
 	_ = os.Remove(filepath.Join(dir, environmentFile)) // of one that crashed
-	d := &deployment{dir: dir, source: source, redis: o.Redis, programs: o.Programs}
+	d := &deployment{dir: dir, source: source, redis: o.Redis, options: o}
 	defer func() {
 		d.release()
 		if err != nil {
@@ -156,10 +167,11 @@ func (d *deployment) startServices() error {
 // machine to machine comes by the environment.
 func (d *deployment) runService(service string, n int, settings map[string]string) error {
 	name := fmt.Sprintf("%s-%d", service, n)
-	settings["NATS_URL"] = d.natsURL()
+	settings["NATS_URL"] = d.natsURL(name)
 	settings["LISTEN_ADDR"], settings["LISTEN_ADMIN"] = d.addr(name+" https"), d.addr(name+" admin")
 	settings["LISTEN_GRACE"] = (2 * checkEvery).String() // the balancer has looked by then
 	settings["LISTEN_CERT"], settings["LISTEN_KEY"] = d.path("tls", authority.CertFile), d.path("tls", authority.KeyFile)
+	maps.Copy(settings, d.options.Settings[service])
 	var env []string
 	for key, value := range settings {
 		env = append(env, "QUASH_"+strings.ToUpper(service)+"_"+key+"="+value)
@@ -184,7 +196,7 @@ func (d *deployment) settingsOf(service string, n int) map[string]string {
 	switch service {
 	case "revocation":
 		return map[string]string{
-			"URL": d.issuer(), "TRUST": d.trust, "REDIS_URL_FILE": d.path("secrets", "redis-writer.url"),
+			"URL": d.issuer(), "TRUST": d.trust, "REDIS_URL_FILE": d.writerFile(n),
 			"NATS_CREDS": d.ids.Creds(identity.Revocation), "NATS_CONTROL_CREDS": d.ids.Creds(identity.ControlReader),
 		}
 	case "rotator":
@@ -311,9 +323,9 @@ func (d *deployment) environment() string {
 		{"QUASH_URL", d.issuer()},
 		{"QUASH_DEMO_URL", "https://" + d.addr("demo-1 https")},
 		{"QUASH_KEY_FILE", d.operatorKey()},
-		{"QUASH_NATS_URL", d.natsURL()},
+		{"QUASH_NATS_URL", d.natsURL("")},
 		{"QUASH_NATS_CREDS", d.ids.Creds(ownGuard)},
-		{"QUASH_REDIS_URL", d.redisURL("quash-reader", d.settings.RedisReader)},
+		{"QUASH_REDIS_URL", d.redisURL("", "quash-reader", d.settings.RedisReader)},
 		{"QUASH_TRUST", d.trust},
 		{"SSL_CERT_FILE", ca},
 		{"CURL_CA_BUNDLE", ca},

@@ -182,13 +182,23 @@ type Call struct {
 
 // Do makes a call with a token and decodes the answer into out (nil: none). Where
 // a service has several addresses it goes on to the next when one is not there or
-// can't answer now, and, if repeating does no harm, when an answer was lost.
+// can't answer now, and, if repeating does no harm, when an answer was lost. What
+// may have been done by one try is not told as not done because others could not.
 func (c *Client) Do(ctx context.Context, call Call, out any) error {
 	end := c.now().Add(call.Patience)
+	var maybe error
 	for {
 		err := c.anywhere(ctx, call, func(req *http.Request) error { return c.send(req, out, nil) })
-		var refused *Refused
-		if !errors.As(err, &refused) || refused.Status != http.StatusServiceUnavailable || !c.now().Add(askAgain).Before(end) {
+		if Unknown(err) {
+			maybe = err
+		}
+		if !call.elsewhere(err) {
+			return err // also nil
+		}
+		if maybe != nil {
+			err = maybe
+		}
+		if !refusedNow(err) || !c.now().Add(askAgain).Before(end) {
 			return err
 		}
 		select {
@@ -197,6 +207,12 @@ func (c *Client) Do(ctx context.Context, call Call, out any) error {
 		case <-time.After(askAgain):
 		}
 	}
+}
+
+// refusedNow reports whether a service has answered that it can't now.
+func refusedNow(err error) bool {
+	var refused *Refused
+	return errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable
 }
 
 // askAgain spaces the tries of a patient call.
@@ -246,23 +262,28 @@ func (c *Client) anywhere(ctx context.Context, call Call, try func(*http.Request
 
 // elsewhere reports whether another replica may be asked after this error.
 func (call Call) elsewhere(err error) bool {
-	var refused *Refused
 	switch weight(err) {
 	case 0:
-		return true
+		return err != nil
 	case 1:
-		return errors.As(err, &refused) && refused.Status == http.StatusServiceUnavailable
+		return refusedNow(err)
 	}
 	return call.Key != "" || call.Method == http.MethodGet
 }
 
+// Unknown reports whether a request that ended with err may have been done.
+func Unknown(err error) bool {
+	var lost *Lost
+	var refused *Refused
+	return errors.As(err, &lost) || errors.As(err, &refused) && refused.Doc.Type == problem.TypeBase+problem.UnknownOutcome.Name()
+}
+
 func weight(err error) int {
 	var notSent *NotSent
-	var lost *Lost
 	switch {
-	case errors.As(err, &notSent):
+	case err == nil || errors.As(err, &notSent):
 		return 0
-	case errors.As(err, &lost):
+	case Unknown(err):
 		return 2
 	}
 	return 1

@@ -9,6 +9,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/quash-project/quash/shared/problem"
 )
 
 // replica is one address of the revocation service.
@@ -111,6 +113,49 @@ func TestAnotherReplicaIsAskedWhereThatDoesNoHarm(t *testing.T) {
 			var lost *Lost
 			if c.name == "lost, then refused" && !errors.As(err, &lost) {
 				t.Errorf("%v: want the lost answer, since it may have been done", err)
+			}
+		})
+	}
+}
+
+// saysKind answers with 503 and the kind of the problem.
+func saysKind(kind problem.Kind) func(http.ResponseWriter, *http.Request) {
+	return func(w http.ResponseWriter, _ *http.Request) { problem.Write(w, problem.New(kind, "a test"), "") }
+}
+
+// TestWhatMayHaveBeenDoneIsNeverToldAsNotDone, whoever answers after that: a second
+// replica, or the same ones when they are asked again.
+func TestWhatMayHaveBeenDoneIsNeverToldAsNotDone(t *testing.T) {
+	maybe, not := saysKind(problem.UnknownOutcome), saysKind(problem.Unavailable)
+	for _, c := range []struct {
+		name    string
+		key     string
+		answers []func(http.ResponseWriter, *http.Request) // in the order of the questions
+		asked   int
+	}{
+		{"by the second", "k", []func(http.ResponseWriter, *http.Request){not, maybe}, 2},
+		{"by the first", "k", []func(http.ResponseWriter, *http.Request){maybe, not}, 2},
+		{"in the first pass", "k", []func(http.ResponseWriter, *http.Request){not, maybe, not, not}, 4},
+		{"in the second pass", "k", []func(http.ResponseWriter, *http.Request){not, not, not, maybe}, 4},
+		{"lost in the first pass", "k", []func(http.ResponseWriter, *http.Request){hangsUp, not, not, not}, 2},
+		{"without a key it is not asked for again", "", []func(http.ResponseWriter, *http.Request){maybe, not}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := 0
+			next := func(w http.ResponseWriter, r *http.Request) {
+				n++
+				c.answers[n-1](w, r)
+			}
+			call := Call{Method: http.MethodPost, Path: "/v1/revocations", Body: map[string]string{}, Key: c.key}
+			if c.asked > 2 {
+				call.Patience = askAgain * 3 / 2 // two passes
+			}
+			err := quash(t, &replica{answer: next}, &replica{answer: next}).Do(context.Background(), call, nil)
+			if !Unknown(err) {
+				t.Errorf("%v: want that nobody knows", err)
+			}
+			if n != c.asked {
+				t.Errorf("%d questions, want %d", n, c.asked)
 			}
 		})
 	}

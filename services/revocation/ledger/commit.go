@@ -36,9 +36,9 @@ func (c committer) Commit(ctx context.Context, r commit.Request) (commit.Answer,
 // key of the same service and tenant gives the first one's answer, and
 // problem.Conflict if something else was asked.
 //
-// A release names the newest hold that this service knows. Targets that are not
-// held are left out; when none is, that is problem.Conflict, since an entry that
-// does nothing would look like one that does.
+// A release names the newest hold that was committed before it was asked for, by
+// whichever replica. Targets that are not held are left out; when none is, that is
+// problem.Conflict, since an entry that does nothing would look like one that does.
 func (l *Ledger) Commit(ctx context.Context, r commit.Request, service string) (commit.Answer, error) {
 	p, err := planOf(r, service)
 	if err != nil {
@@ -163,9 +163,15 @@ func readEvent(body []byte) (Event, error) {
 	return e, nil
 }
 
-// resolve puts the positions of the newest holds into a release. When nothing is
-// held it may be the repetition of a release, whose answer is then returned.
+// resolve puts the positions of the newest holds into a release: of all that were
+// answered before it was asked for. Another replica may have committed one that
+// this view lacks while it knows an older one, which alone would then be released.
+// When nothing is held it may be the repetition of a release, whose answer is then
+// returned.
 func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bool, a commit.Answer, err error) {
+	if err := l.Fresh(ctx); err != nil {
+		return true, a, err
+	}
 	if m.Release = l.heldOf(p.keys); len(m.Release) > 0 {
 		return false, a, nil
 	}
@@ -176,14 +182,6 @@ func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bo
 		return true, a, err
 	case !errors.Is(err, ErrNoMessage):
 		return true, a, problem.Wrap(problem.Unavailable, err, "the log can't be read now; nothing was done, try again")
-	}
-	// A hold that another replica has committed just now counts: look again at
-	// a view that is known to be whole.
-	if err := l.Fresh(ctx); err != nil {
-		return true, a, err
-	}
-	if m.Release = l.heldOf(p.keys); len(m.Release) > 0 {
-		return false, a, nil
 	}
 	return true, a, problem.New(problem.Conflict, "none of the targets is held: there is nothing to release")
 }

@@ -54,7 +54,7 @@ type Config struct {
 	Timeout time.Duration
 	// Conns is how many connections Open makes. Default 4.
 	Conns int
-	Now   func() time.Time // default time.Now
+	Now   func() time.Time // the wall clock; default time.Now
 	Log   *zap.Logger      // nil: none
 }
 
@@ -157,6 +157,7 @@ type Result struct {
 // Reader reads the view. Make it with Open or New, and Run it.
 type Reader struct {
 	cfg    Config
+	base   time.Time // of the monotonic clock; its wall reading is not used
 	lanes  []*lane
 	next   atomic.Uint64
 	shards []*shard
@@ -171,7 +172,7 @@ func New(conns []Conn, cfg Config) (*Reader, error) {
 	if len(conns) == 0 {
 		return nil, errors.New("denylist: no connection")
 	}
-	r := &Reader{cfg: cfg}
+	r := &Reader{cfg: cfg, base: time.Now()}
 	for range cfg.Shards {
 		r.shards = append(r.shards, &shard{why: errNotRead})
 	}

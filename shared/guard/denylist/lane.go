@@ -68,7 +68,7 @@ type answer struct {
 func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answer, error) {
 	sh := r.shards[n]
 	floor := sh.known()
-	before := r.cfg.Now()
+	before := r.now()
 	values, conn, err := l.conn.MGet(ctx, keys)
 	if err != nil {
 		l.forget(n)
@@ -97,7 +97,7 @@ func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answe
 		a.why = fmt.Errorf("%w: its beat has not been watched for long enough", ErrIncomplete)
 		return a, nil
 	}
-	if a.staleness = since(r.cfg.Now(), proved); a.staleness > r.cfg.Limit {
+	if a.staleness = r.now().since(proved); a.staleness > r.cfg.Limit {
 		a.why = fmt.Errorf("%w: its beat stands still, it may be %s old", ErrIncomplete, a.staleness.Round(time.Millisecond))
 	}
 	l.proved[n].Store(a.why == nil)
@@ -140,7 +140,7 @@ func judgeMeta(m wire.RedisMeta, floor wire.Position) error {
 // sight is a beat, and the last time before whose read it was still the newest.
 type sight struct {
 	beat uint64
-	at   time.Time
+	at   instant
 }
 
 // track is what was seen of a shard's beat on one connection. Anything but the
@@ -158,11 +158,11 @@ type track struct {
 //
 // Beat j was the newest at t1, so j+1 was written after t1; the tick that j+2
 // stands for was asked for after that, so it is above all committed before t1.
-func (t *track) see(m wire.RedisMeta, conn ConnID, before time.Time) (proved time.Time, ok bool) {
+func (t *track) see(m wire.RedisMeta, conn ConnID, before instant) (proved instant, ok bool) {
 	last := len(t.seen) - 1
 	if last < 0 || t.conn != conn || t.generation != m.Generation || t.series != m.Series || m.Beat < t.seen[last].beat {
 		*t = track{conn: conn, generation: m.Generation, series: m.Series, seen: []sight{{m.Beat, before}}}
-		return time.Time{}, false
+		return instant{}, false
 	}
 	for _, s := range t.seen {
 		if m.Beat >= 2 && s.beat <= m.Beat-2 {
@@ -181,10 +181,23 @@ func (t *track) see(m wire.RedisMeta, conn ConnID, before time.Time) (proved tim
 	return proved, ok
 }
 
-// since is how long ago t was by the monotonic or the wall clock, whichever
+// instant is one moment on both clocks of this machine.
+type instant struct {
+	wall time.Time     // without its monotonic reading
+	mono time.Duration // since the reader was made
+}
+
+// now reads both clocks. The monotonic one is not taken from Config.Now, whose
+// answer may have lost it (UTC and Round strip it): a wall clock that is set back
+// would make a view fresh that stands still.
+func (r *Reader) now() instant {
+	return instant{wall: r.cfg.Now().Round(0), mono: time.Since(r.base)}
+}
+
+// since is how long ago earlier was by the monotonic or the wall clock, whichever
 // says more: machines sleep, and the monotonic clock may sleep with them.
-func since(now, t time.Time) time.Duration {
-	return max(now.Sub(t), now.Round(0).Sub(t.Round(0)))
+func (i instant) since(earlier instant) time.Duration {
+	return max(i.mono-earlier.mono, i.wall.Sub(earlier.wall))
 }
 
 // shard is what the reader knows of a shard from all its connections.
@@ -194,7 +207,7 @@ type shard struct {
 	epochs    revoke.Epochs
 	why       error // of the last look of the poller
 	staleness time.Duration
-	lookedAt  time.Time
+	lookedAt  instant
 }
 
 func (s *shard) known() wire.Position {
@@ -236,7 +249,7 @@ func (r *Reader) note(ctx context.Context, l *lane, n int, why error, staleness 
 	sh := r.shards[n]
 	sh.mu.Lock()
 	was := sh.why
-	sh.why, sh.staleness, sh.lookedAt = why, staleness, r.cfg.Now()
+	sh.why, sh.staleness, sh.lookedAt = why, staleness, r.now()
 	sh.mu.Unlock()
 	switch {
 	case was != nil && why == nil:
@@ -256,11 +269,11 @@ type Status struct {
 
 // Status returns the state of all shards together. It asks nobody.
 func (r *Reader) Status() Status {
-	now := r.cfg.Now()
+	now := r.now()
 	st := Status{Complete: true}
 	for i, sh := range r.shards {
 		sh.mu.Lock()
-		why, age, floor := sh.why, sh.staleness+since(now, sh.lookedAt), sh.floor
+		why, age, floor := sh.why, sh.staleness+now.since(sh.lookedAt), sh.floor
 		sh.mu.Unlock()
 		if why == nil && age > r.cfg.Limit {
 			why = fmt.Errorf("%w: it has not been looked at for %s", ErrIncomplete, age.Round(time.Millisecond))

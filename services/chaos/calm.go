@@ -1,0 +1,205 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/guard"
+)
+
+// calm mends everything, waits until all say that they are ready and know the
+// newest entry, and records what everybody says then.
+func (r *round) calm(ctx context.Context) ([]Violation, error) {
+	if err := r.w.mend(ctx); err != nil {
+		return nil, err
+	}
+	deadline := time.Now().Add(quietTime)
+	if err := r.ready(ctx, deadline); err != nil {
+		return stuck(err), ctx.Err()
+	}
+	if err := r.marker(ctx, deadline); err != nil {
+		return stuck(err), ctx.Err()
+	}
+	for _, owner := range r.owners {
+		r.anew(ctx, owner)
+	}
+	r.final(ctx)
+	stored, fold, err := r.w.log.read(ctx, r.w, r.tokens())
+	if err != nil {
+		return nil, fmt.Errorf("read the log: %w", err)
+	}
+	r.w.rec.with(func(h *History) { h.Stored, h.Fold = stored, fold })
+	return nil, nil
+}
+
+func stuck(err error) []Violation { return []Violation{{promiseStuck, err.Error()}} }
+
+// until tries until it succeeds or the time is over.
+func until(ctx context.Context, deadline time.Time, try func() error) error {
+	for {
+		err := try()
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+// ready waits until every service and guard says that it is.
+func (r *round) ready(ctx context.Context, deadline time.Time) error {
+	for _, name := range r.w.names("revocation", "rotator", "issuer", "demo") {
+		p, err := r.w.process(name)
+		if err != nil {
+			return err
+		}
+		err = until(ctx, deadline, func() error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Addresses[1]+"/readyz", nil)
+			if err != nil {
+				return err
+			}
+			status, text := r.w.fetch(req)
+			if status != http.StatusOK {
+				return fmt.Errorf("%s is not ready: %s", name, text)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, g := range r.w.guards {
+		e, ok := g.(*embedded)
+		if !ok {
+			continue
+		}
+		if err := until(ctx, deadline, func() error { return e.current().Ready() }); err != nil {
+			return fmt.Errorf("guard %s: %w", e.name, err)
+		}
+	}
+	return nil
+}
+
+// marker revokes something new and waits until every guard knows.
+func (r *round) marker(ctx context.Context, deadline time.Time) error {
+	owner := fmt.Sprintf("%s-%d-marker", r.run.name, r.n)
+	var t *Token
+	if err := until(ctx, deadline, func() (err error) {
+		t, err = r.mint(ctx, r.w.clients[0], owner)
+		return err
+	}); err != nil {
+		return err
+	}
+	everyone := func(what string, want func(Verdict) bool) error {
+		for _, g := range r.w.guards {
+			err := until(ctx, deadline, func() error {
+				if l := g.look(ctx, t, false); !want(l.Verdict) {
+					return fmt.Errorf("%s does not see that %s: %s: %s", g.title(), what, l.Verdict, l.Why)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := everyone("a new token is good", func(v Verdict) bool { return v == Allowed }); err != nil {
+		return err
+	}
+	body := map[string]any{"op": opRevoke, "targets": []string{t.Principal}, "reason": "chaos: all was quiet"}
+	call := api.Call{Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: owner}
+	if err := until(ctx, deadline, func() error { return r.w.clients[1].Do(ctx, call, nil) }); err != nil {
+		return fmt.Errorf("revoke in quiet: %w", err)
+	}
+	return everyone("it was revoked", func(v Verdict) bool { return v == Dead })
+}
+
+// anew makes a token that everybody has to take in the end, if nothing holds its
+// owner; then nobody gets one.
+func (r *round) anew(ctx context.Context, owner string) {
+	var t *Token
+	err := until(ctx, time.Now().Add(3*time.Second), func() (err error) {
+		t, err = r.mint(ctx, r.w.clients[0], owner)
+		var refused *api.Refused
+		if errors.As(err, &refused) && refused.Status != http.StatusServiceUnavailable {
+			return nil // it is held; or wrongly so, which the tokens of before tell
+		}
+		return err
+	})
+	if err == nil && t != nil {
+		r.w.rec.with(func(*History) { t.AfterCut = true })
+		r.w.rec.Count(sawAnew, 1)
+	}
+}
+
+// final records what everybody says in the end: once it is the same, or as it is
+// when the time for that is over.
+func (r *round) final(ctx context.Context) {
+	var all []Look
+	_ = until(ctx, time.Now().Add(equalTime), func() error { // what is wrong then is for the checker
+		all = nil
+		differ := false
+		for _, t := range r.tokens() {
+			var first Verdict
+			for i, g := range append(r.w.guards, r.replicas()...) {
+				l := g.look(ctx, t, false)
+				l.Final = true
+				all = append(all, l)
+				if i == 0 {
+					first = l.Verdict
+				}
+				differ = differ || l.Verdict == Unable || l.Verdict == Other || (l.Verdict == Allowed) != (first == Allowed) || t.AfterCut && l.Verdict != Allowed
+			}
+		}
+		if differ {
+			return errors.New("not the same")
+		}
+		return nil
+	})
+	for _, l := range all {
+		r.w.rec.look(l)
+	}
+}
+
+// replicas are those of the revocation service, who decide too.
+func (r *round) replicas() []watcher {
+	return []watcher{&replica{r.w, 0}, &replica{r.w, 1}}
+}
+
+type replica struct {
+	w      *world
+	client int
+}
+
+func (x *replica) title() string { return fmt.Sprintf("revocation-%d", x.client+1) }
+
+func (x *replica) look(ctx context.Context, t *Token, _ bool) Look {
+	l := Look{By: x.title(), Guard: Who{Name: x.title()}, Token: t.ID, Asked: x.w.rec.Now()}
+	var d struct {
+		Allowed       bool
+		Status        int
+		Check, Reason string
+	}
+	body := map[string]any{"token": t.Text, "scopes": []string{"orders:read"}}
+	err := x.w.clients[x.client].Do(ctx, api.Call{Method: http.MethodPost, Path: "/v1/decisions", Body: body}, &d)
+	l.Answered, l.Why = x.w.rec.Now(), d.Reason
+	switch {
+	case err != nil:
+		l.Why = err.Error()
+	case d.Allowed:
+		l.Verdict = Allowed
+	case d.Status == http.StatusServiceUnavailable:
+	case d.Check != guard.CheckTargets:
+		l.Verdict = Other
+	case strings.HasPrefix(d.Reason, guard.CauseHeld):
+		l.Verdict = Held
+	default:
+		l.Verdict = Dead
+	}
+	return l
+}

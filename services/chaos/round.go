@@ -1,0 +1,217 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What a round has.
+const (
+	principals  = 5
+	changers    = 3
+	maxTokens   = 14
+	maxVictims  = 24
+	hotVictims  = 5 // the newest ones, which everybody looks at
+	veterans    = 4 // tokens of the round before that are looked at again
+	quietTime   = 90 * time.Second
+	equalTime   = 20 * time.Second
+	lookPause   = 12 * time.Millisecond
+	changePause = 60 * time.Millisecond
+)
+
+// round is one, while it runs.
+type round struct {
+	run    *Run
+	w      *world
+	n      int
+	rng    *rand.Rand // of the round's own choices
+	faults []string   // what was done, for people
+
+	goesBack bool // the log does
+	owners   []string
+	victims  []*Token    // see victim; with the recorder's lock
+	stop     atomic.Bool // the load
+	working  sync.WaitGroup
+	quietFor time.Duration
+}
+
+// play runs a round and returns what it has broken. An error is none of Quash's,
+// unless it says that it does not come back.
+func (r *round) play(ctx context.Context) ([]Violation, error) {
+	chosen := r.choose()
+	for _, f := range chosen {
+		r.goesBack = r.goesBack || f.name == faultLogBack
+	}
+	if err := r.setUp(ctx); err != nil {
+		return nil, err
+	}
+	r.load(ctx)
+	err := r.breakThings(ctx, chosen)
+	r.stop.Store(true)
+	r.working.Wait()
+	if err != nil {
+		return nil, err
+	}
+	began := time.Now()
+	if found, err := r.calm(ctx); found != nil || err != nil {
+		return found, err
+	}
+	r.quietFor = time.Since(began)
+	var found []Violation
+	r.w.rec.with(func(h *History) { found = Check(h) })
+	return found, nil
+}
+
+// setUp makes tokens of new principals, before anything fails.
+func (r *round) setUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, quietTime)
+	defer cancel()
+	for i := range principals {
+		owner := fmt.Sprintf("%s-%d-%d", r.run.name, r.n, i)
+		r.owners = append(r.owners, owner)
+		for {
+			_, err := r.mint(ctx, r.w.clients[i%2], owner)
+			if err == nil {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("no token can be had in quiet: %w", err)
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}
+
+// load works until stop: each worker by choices of its own.
+func (r *round) load(ctx context.Context) {
+	work := func(pause time.Duration, do func(rng *rand.Rand)) {
+		rng := rand.New(rand.NewPCG(r.rng.Uint64(), r.rng.Uint64()))
+		r.working.Go(func() {
+			for !r.stop.Load() && ctx.Err() == nil {
+				do(rng)
+				time.Sleep(pause/2 + time.Duration(rng.Int64N(int64(pause))))
+			}
+		})
+	}
+	for range changers {
+		work(changePause, func(rng *rand.Rand) {
+			if op, target := r.whatToChange(rng); target != "" {
+				r.change(ctx, rng, op, target)
+			}
+		})
+	}
+	work(changePause, func(rng *rand.Rand) { r.duel(ctx, rng) })
+	work(200*time.Millisecond, func(rng *rand.Rand) {
+		if len(r.tokens())-len(r.hot(maxVictims)) < maxTokens {
+			if _, err := r.mint(ctx, r.w.clients[rng.IntN(2)], r.owners[rng.IntN(len(r.owners))]); err != nil {
+				r.w.rec.Count(sawNoToken, 1) // the owner may be held, or the issuer away
+			}
+		}
+	})
+	work(150*time.Millisecond, func(rng *rand.Rand) { r.victim(ctx, rng) })
+	work(100*time.Millisecond, func(rng *rand.Rand) { r.follow(ctx, rng) })
+	for _, g := range r.w.guards {
+		work(lookPause, func(rng *rand.Rand) {
+			// A probe hides what a guard claims of a view that it did not prove just now.
+			r.w.rec.look(g.look(ctx, r.toLookAt(rng), rng.Float64() < 0.2))
+		})
+	}
+}
+
+// victim makes a token that nobody else touches, lets all see it living, and
+// revokes it: who is behind still takes it, and has to say so.
+func (r *round) victim(ctx context.Context, rng *rand.Rand) {
+	n := len(r.hot(maxVictims))
+	if n == maxVictims {
+		return
+	}
+	t, err := r.mint(ctx, r.w.clients[rng.IntN(2)], fmt.Sprintf("%s-%d-victim-%d", r.run.name, r.n, n))
+	if err != nil {
+		r.w.rec.Count(sawNoToken, 1)
+		return
+	}
+	r.w.rec.with(func(*History) { r.victims = append(r.victims, t) })
+	sleep(ctx, between(rng, 50*time.Millisecond, 250*time.Millisecond))
+	r.change(ctx, rng, opRevoke, one(rng, t.targets()))
+}
+
+// hot are the newest victims, so many at most.
+func (r *round) hot(n int) (tokens []*Token) {
+	r.w.rec.with(func(*History) { tokens = r.victims[max(0, len(r.victims)-n):] })
+	return tokens // it is only ever appended to
+}
+
+func (r *round) toLookAt(rng *rand.Rand) *Token {
+	if hot := r.hot(hotVictims); len(hot) > 0 && rng.IntN(2) == 0 {
+		return hot[rng.IntN(len(hot))]
+	}
+	tokens := r.tokens()
+	return tokens[rng.IntN(len(tokens))]
+}
+
+// duel holds at one replica and releases at once at the other, which may not have
+// heard of it yet. It has a principal for itself, so that the order is the asker's.
+func (r *round) duel(ctx context.Context, rng *rand.Rand) {
+	target, at := "principal:"+r.owners[len(r.owners)-1], rng.IntN(2)
+	for range 1 + rng.IntN(3) {
+		r.send(ctx, r.newChange(opHold, target), at)
+	}
+	r.send(ctx, r.newChange(opRelease, target), 1-at)
+}
+
+func (r *round) tokens() (tokens []*Token) {
+	r.w.rec.with(func(h *History) { tokens = h.Tokens })
+	return tokens // it is only ever appended to
+}
+
+// whatToChange chooses among the round's own principals, keys and tokens.
+func (r *round) whatToChange(rng *rand.Rand) (op, target string) {
+	t := r.tokens()[rng.IntN(len(r.tokens()))]
+	if !slices.Contains(r.owners[:len(r.owners)-1], t.Owner) {
+		return "", "" // of the round before, which stay as they are; or of the duel
+	}
+	target = t.Principal
+	switch p := rng.Float64(); {
+	case p < 0.10:
+		target = t.Key
+	case p < 0.20:
+		target = t.ItsToken
+	}
+	switch p := rng.Float64(); {
+	case p < 0.30:
+		return opHold, target
+	case p < 0.86:
+		return opRelease, target
+	}
+	return opRevoke, target
+}
+
+// next keeps of a history what the round after looks at again: some tokens, with
+// all that was ever asked about them.
+func (h *History) next() *History {
+	n := &History{}
+	for _, t := range h.Tokens[max(0, len(h.Tokens)-veterans):] {
+		t.AfterCut, t.ID = false, len(n.Tokens)+1
+		n.Tokens = append(n.Tokens, t)
+	}
+	about := map[string]bool{}
+	for _, t := range n.Tokens {
+		for _, target := range t.targets() {
+			about[target] = true
+		}
+	}
+	for _, x := range h.Changes {
+		if about[x.Target] {
+			n.Changes = append(n.Changes, x)
+		}
+	}
+	n.Backs = h.Backs
+	return n
+}

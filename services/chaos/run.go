@@ -1,0 +1,171 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Options are what a run can be told.
+type Options struct {
+	Dir    string // of the deployment, new
+	Source string // the root of the repository
+	Seed   uint64
+	For    time.Duration // how long rounds are begun
+	Rounds int           // how many at most; 0: as many as time allows
+	First  int           // the number of the first one; 0: 1
+	Only   []string      // these faults only
+	Out    io.Writer
+}
+
+// Run is one run of rounds over one deployment.
+type Run struct {
+	o       Options
+	name    string // of this run in all names that it gives
+	changes int    // how many there were
+	rec     *Recorder
+
+	// What came of it.
+	Played  int
+	Broken  []Violation
+	BrokeIn int // the round
+	Counts  map[string]int
+}
+
+// Play starts a deployment, plays rounds until the time is over or a promise is
+// broken, and ends the deployment. An error says that it could not be played.
+func Play(ctx context.Context, o Options) (run *Run, err error) {
+	for _, name := range o.Only {
+		if !slices.Contains(Faults(), name) {
+			return nil, fmt.Errorf("no fault %q: want some of %s", name, strings.Join(Faults(), ", "))
+		}
+	}
+	run = &Run{o: o, name: fmt.Sprintf("c%x", o.Seed), rec: NewRecorder()}
+	w, err := newWorld(ctx, o.Dir, o.Source, run.rec, o.Out)
+	defer func() {
+		err = errors.Join(err, w.close())
+		if len(run.Broken) > 0 {
+			err = errors.Join(err, run.keep())
+		}
+		run.Counts = maps.Clone(run.rec.counts)
+	}()
+	if err != nil {
+		return run, err
+	}
+	begin, first := time.Now(), max(o.First, 1)
+	for n := first; (o.Rounds == 0 || n < first+o.Rounds) && (o.For == 0 || time.Since(begin) < o.For); n++ {
+		r := &round{run: run, w: w, n: n, rng: rand.New(rand.NewPCG(o.Seed, uint64(n)))}
+		found, err := r.play(ctx)
+		w.said.scan(w)
+		if err != nil {
+			return run, fmt.Errorf("round %d (%s): %w", n, strings.Join(r.faults, "; "), err)
+		}
+		run.Played++
+		run.tell(r)
+		if len(found) > 0 {
+			run.Broken, run.BrokeIn = found, n
+			return run, nil
+		}
+		run.rec.with(func(h *History) { run.rec.h = h.next() })
+	}
+	return run, nil
+}
+
+// tell prints a line about a round.
+func (run *Run) tell(r *round) {
+	var done, maybe, looks, allowed, refused, unable int
+	run.rec.with(func(h *History) {
+		for _, x := range h.Changes {
+			switch x.Outcome {
+			case Done:
+				done++
+			case Maybe:
+				maybe++
+			}
+		}
+		looks = len(h.Looks)
+		for _, l := range h.Looks {
+			switch l.Verdict {
+			case Allowed:
+				allowed++
+			case Unable:
+				unable++
+			default:
+				refused++
+			}
+		}
+		run.rec.counts[sawLooks] += looks
+		run.rec.counts[sawChanges] += done
+	})
+	_, _ = fmt.Fprintf(run.o.Out, "round %d: %s: %d changes done, %d unknown; %d decisions: %d accepted, %d refused, %d can't tell; quiet after %s\n",
+		r.n, strings.Join(r.faults, "; "), done, maybe, looks, allowed, refused, unable, r.quietFor.Round(time.Millisecond))
+}
+
+// keep writes the history that breaks a promise beside the logs.
+func (run *Run) keep() error {
+	data, err := json.MarshalIndent(run.rec.h, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(run.o.Dir, "history.json"), data, 0o600)
+}
+
+// Report prints what came of it: the counts, and the shortest violation.
+func (run *Run) Report(out io.Writer) {
+	for _, what := range slices.Sorted(maps.Keys(run.Counts)) {
+		_, _ = fmt.Fprintf(out, "  %7d  %s\n", run.Counts[what], what)
+	}
+	if len(run.Broken) > 0 {
+		_, _ = fmt.Fprintf(out, "BROKEN in round %d of seed %d (%d violations; the shortest):\n  %s\n  again: scripts/chaos --seed %d --first %d --rounds 1\n",
+			run.BrokeIn, run.o.Seed, len(run.Broken), run.Broken[0], run.o.Seed, run.BrokeIn)
+		return
+	}
+	_, _ = fmt.Fprintf(out, "seed %d: %d rounds, nothing broken\n", run.o.Seed, run.Played)
+}
+
+// mend undoes every fault.
+func (w *world) mend(ctx context.Context) error {
+	w.links.mend()
+	for _, g := range w.guards {
+		if e, ok := g.(*embedded); ok {
+			e.skew.Store(0)
+		}
+	}
+	for _, name := range w.names(allKinds...) {
+		p, err := w.process(name)
+		if err != nil {
+			return err
+		}
+		_ = syscall.Kill(p.PID, syscall.SIGCONT) // it may have ended
+		if err := w.restart(name); err != nil {
+			return err
+		}
+	}
+	w.restoreRedis(ctx)
+	return nil
+}
+
+// fetch returns status and body, or 0 and the error.
+func (w *world) fetch(req *http.Request) (int, string) {
+	resp, err := w.http.Do(req)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 4<<20))
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, strings.TrimSpace(string(body))
+}

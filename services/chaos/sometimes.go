@@ -1,0 +1,61 @@
+package chaos
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+)
+
+// What should happen sometimes: a run in which one of these never does has not
+// tried what it is for.
+const (
+	sawStale      = "a denial by staleness"
+	sawRedis      = "an acceptance by Redis"
+	sawLostAnswer = "an answer that never came"
+	sawNoToken    = "no token to be had"
+	sawComplete   = "a revocation told to be complete"
+	sawAnew       = "a token made after all, to be taken in the end"
+	sawLooks      = "decisions"
+	sawChanges    = "changes done"
+)
+
+// sayings are what services and guards write when something happens, and its name.
+var sayings = map[string]string{
+	"the Redis view is rebuilt":                                           "a rebuild of the Redis view",
+	"took the Redis view over from a writer that stands still":            "another writer of the Redis view",
+	"the Redis view can't be used":                                        "an incomplete Redis view",
+	"following the log again":                                             "a gap in the feed",
+	"loaded the state of the log":                                         "a whole sync",
+	"the log went back; nothing is accepted until its new epoch":          "a proof that the log went back",
+	"a new epoch stands":                                                  "a new epoch",
+	"committed again what the log had lost":                               "lost entries committed again",
+	"a tick was not acknowledged; whoever asked asks again":               "a lost acknowledgement of a tick",
+	"lost the connection to NATS; trying to get it back":                  "a lost connection",
+	"this machine's clock differs from the broker's; nothing is accepted": "a refusal for a wrong clock",
+}
+
+// logScanner counts them in the logs as these grow.
+type logScanner struct{ read map[string]int64 }
+
+func (s *logScanner) scan(w *world) {
+	if s.read == nil {
+		s.read = map[string]int64{}
+	}
+	files, _ := filepath.Glob(filepath.Join(w.dir, "logs", "*.log")) // the pattern is good
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil || int64(len(data)) <= s.read[file] {
+			continue
+		}
+		fresh := data[s.read[file]:]
+		end := bytes.LastIndexByte(fresh, '\n') + 1
+		s.read[file] += int64(end)
+		for line := range bytes.Lines(fresh[:end]) {
+			var said struct{ Msg string }
+			if json.Unmarshal(line, &said) == nil && sayings[said.Msg] != "" {
+				w.rec.Count(sayings[said.Msg], 1)
+			}
+		}
+	}
+}

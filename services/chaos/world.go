@@ -1,0 +1,217 @@
+package chaos
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/quash-project/quash/services/deployment"
+	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/authority"
+)
+
+// demoLimit is the staleness limit of the demo servers: their guards don't tell
+// what they claim, so that this is what they are held to.
+const demoLimit = 5 * time.Second
+
+// patience bounds one request: longer than most faults.
+const patience = 4 * time.Second
+
+// world is a deployment, and everybody here who uses it.
+type world struct {
+	dir   string
+	out   io.Writer
+	rec   *Recorder
+	links *links
+	env   map[string]string
+	roots *x509.CertPool
+
+	http    *http.Client
+	clients [2]*api.Client // the second asks the other replica first
+	admin   *redis.Client  // with every right at Redis
+	guards  []watcher
+	log     logReader
+	said    logScanner
+	dump    []byte // of Redis, from some time ago
+
+	processes sync.Mutex // one restart at a time
+}
+
+// newWorld starts the deployment in dir, which it does not end when it fails:
+// close does.
+func newWorld(ctx context.Context, dir, source string, rec *Recorder, out io.Writer) (*world, error) {
+	w := &world{dir: dir, out: out, rec: rec, links: &links{}, env: map[string]string{}}
+	password := rand.Text()
+	sum := sha256.Sum256([]byte(password))
+	err := deployment.Up(ctx, dir, deployment.Options{
+		Source:     source,
+		Route:      w.route,
+		Settings:   map[string]map[string]string{"demo": {"LIMIT": demoLimit.String()}},
+		RedisLines: []string{"user chaos on ~* &* +@all #" + hex.EncodeToString(sum[:])},
+	}, io.Discard)
+	if err = errors.Join(err, errors.Join(w.links.errs...)); err != nil {
+		return w, err
+	}
+	if err := w.readEnvironment(); err != nil {
+		return w, err
+	}
+	if err := w.connect(password); err != nil {
+		return w, err
+	}
+	_, _ = fmt.Fprintf(out, "%d processes and %d links between them, in %s\n", len(w.names(allKinds...)), len(w.links.all), dir)
+	return w, w.startGuards()
+}
+
+// route has a link for each pair of processes; none for who goes to itself.
+func (w *world) route(from, to, addr string) string {
+	if strings.HasPrefix(to, from+" ") {
+		return addr
+	}
+	return w.links.route(from, to, addr)
+}
+
+func (w *world) readEnvironment() error {
+	text, err := os.ReadFile(filepath.Join(w.dir, "up.env"))
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		w.env[name] = strings.Trim(value, "'")
+	}
+	pem, err := os.ReadFile(w.caFile())
+	if err != nil {
+		return err
+	}
+	w.roots = x509.NewCertPool()
+	w.roots.AppendCertsFromPEM(pem)
+	return nil
+}
+
+func (w *world) caFile() string { return filepath.Join(w.dir, "tls", authority.CAFile) }
+
+func (w *world) tls() *tls.Config { return &tls.Config{RootCAs: w.roots} }
+
+// connect makes the clients of the HTTP APIs and of Redis.
+func (w *world) connect(password string) error {
+	list, err := deployment.Processes(w.dir)
+	if err != nil {
+		return err
+	}
+	hosts := map[string]string{}
+	for _, p := range list {
+		hosts[p.Name] = strings.TrimPrefix(p.Addresses[0], "https://")
+	}
+	swap := map[string]string{hosts["revocation-1"]: hosts["revocation-2"], hosts["revocation-2"]: hosts["revocation-1"]}
+	key := func() (string, error) {
+		secret, err := os.ReadFile(w.env["QUASH_KEY_FILE"])
+		return strings.TrimSpace(string(secret)), err
+	}
+	w.http = w.httpClient(nil)
+	for i, swapped := range []map[string]string{nil, swap} {
+		if w.clients[i], err = api.New(w.env["QUASH_URL"], key, w.httpClient(swapped), time.Now); err != nil {
+			return err
+		}
+	}
+	u, err := url.Parse(w.env["QUASH_REDIS_URL"])
+	if err != nil {
+		return err
+	}
+	w.admin = redis.NewClient(&redis.Options{
+		Addr: u.Host, Username: "chaos", Password: password, TLSConfig: w.tls(),
+		DisableIdentity: true, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: 2 * time.Second,
+	})
+	return nil
+}
+
+// httpClient returns one that goes to other hosts instead of some. Of idle
+// connections it keeps few: those to who was killed are of no use.
+func (w *world) httpClient(instead map[string]string) *http.Client {
+	d := net.Dialer{Timeout: time.Second}
+	return &http.Client{Timeout: patience, Transport: &http.Transport{
+		TLSClientConfig: w.tls(), MaxIdleConnsPerHost: 4, IdleConnTimeout: 5 * time.Second,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if other := instead[addr]; other != "" {
+				addr = other
+			}
+			return d.DialContext(ctx, network, addr)
+		},
+	}}
+}
+
+func (w *world) startGuards() error {
+	for _, name := range []string{"near", "short", "asks", "redis"} {
+		g := &embedded{w: w, name: name}
+		if err := g.start(); err != nil {
+			return fmt.Errorf("guard %s: %w", name, err)
+		}
+		w.guards = append(w.guards, g)
+	}
+	for _, name := range []string{"demo-1", "demo-2"} {
+		p, err := w.process(name)
+		if err != nil {
+			return err
+		}
+		w.guards = append(w.guards, &demo{w: w, name: name, url: p.Addresses[0] + "/orders"})
+	}
+	return nil
+}
+
+func (w *world) process(name string) (deployment.Process, error) {
+	list, err := deployment.Processes(w.dir)
+	if err != nil {
+		return deployment.Process{}, err
+	}
+	for _, p := range list {
+		if p.Name == name {
+			return p, nil
+		}
+	}
+	return deployment.Process{}, fmt.Errorf("there is no process %q", name)
+}
+
+// names are the processes of some kinds, in the order of their start.
+func (w *world) names(kinds ...string) (names []string) {
+	list, _ := deployment.Processes(w.dir) // it was read before
+	for _, p := range list {
+		for _, kind := range kinds {
+			if strings.HasPrefix(p.Name, kind+"-") {
+				names = append(names, p.Name)
+			}
+		}
+	}
+	return names
+}
+
+// close ends everything, whatever state it is in.
+func (w *world) close() error {
+	for _, g := range w.guards {
+		if e, ok := g.(*embedded); ok {
+			e.stop()
+		}
+	}
+	w.links.mend() // so that what ends in order can say so
+	err := deployment.Down(context.Background(), w.dir)
+	w.links.close()
+	w.log.close()
+	if w.admin != nil {
+		err = errors.Join(err, w.admin.Close())
+	}
+	return err
+}
