@@ -5,13 +5,16 @@
 //	g, err := guard.New([]guard.Issuer{{URL: issuer, Trust: trust}}, guard.WithNATS(url, creds))
 //	...
 //	go g.Run(ctx)
-//	http.Serve(l, demo.Handler(g))
+//	http.Serve(l, demo.Handler(g, log, nil))
 package demo
 
 import (
 	"encoding/json"
 	"io"
 	"net/http"
+
+	"go.opentelemetry.io/otel/trace"
+	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/guard/guardhttp"
@@ -28,11 +31,13 @@ type order struct {
 }
 
 // Handler answers by the decisions of g. /healthz says whether the guard may
-// accept: a load balancer that asks it sends nobody to one that answers 503.
+// accept: a load balancer that asks it sends nobody to one that answers 503. Requests
+// are followed by traces, where that is not nil, and the decisions of a guard that
+// has guard.WithObserver(tracing.Decisions).
 func Handler(g interface {
 	guardhttp.Decider
 	Ready() error
-},
+}, log *zap.Logger, traces trace.TracerProvider,
 ) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /orders", guardhttp.Require(g, guard.Requirement{Scopes: []string{Scope}})(http.HandlerFunc(orders)))
@@ -43,7 +48,7 @@ func Handler(g interface {
 		}
 		_, _ = io.WriteString(w, "ok\n")
 	})
-	return httpapi.Handler(mux, nil)
+	return httpapi.Handler(mux, log, traces)
 }
 
 func orders(w http.ResponseWriter, r *http.Request) {

@@ -11,7 +11,7 @@ import (
 
 func TestOrdersWantTheScopeAndNothingElseExists(t *testing.T) {
 	q := guardtest.New(t)
-	h := Handler(q.Guard())
+	h := Handler(q.Guard(), nil, nil)
 	good := q.Token(guardtest.Token{Subject: "alice", Scopes: []string{Scope}})
 	poor := q.Token(guardtest.Token{Subject: "alice", Scopes: []string{"orders:write"}})
 	for _, c := range []struct {

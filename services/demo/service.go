@@ -7,12 +7,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/logging"
 	"github.com/quash-project/quash/shared/metrics"
 	"github.com/quash-project/quash/shared/process"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // Config is what the owner of a resource server writes. What has no default is
@@ -28,6 +30,7 @@ type Config struct {
 	NATS   NATS           `koanf:"nats"`
 	Listen process.Listen `koanf:"listen"`
 	Log    logging.Config `koanf:"log"`
+	Trace  tracing.Config `koanf:"trace"`
 }
 
 // NATS is where the broker is.
@@ -45,7 +48,7 @@ func (c *Config) Validate() error {
 	if c.NATS.URL == "" || c.NATS.Creds == "" {
 		errs = append(errs, errors.New("nats.url and nats.creds are needed"))
 	}
-	return errors.Join(append(errs, c.Listen.Validate(), c.Log.Validate())...)
+	return errors.Join(append(errs, c.Listen.Validate(), c.Log.Validate(), c.Trace.Validate())...)
 }
 
 // Service is a demo server that follows Quash by itself.
@@ -55,8 +58,8 @@ type Service struct {
 }
 
 // New wires it; Run follows.
-func New(cfg Config, log *zap.Logger) (*Service, error) {
-	opts := []guard.Option{guard.WithNATS(cfg.NATS.URL, cfg.NATS.Creds), guard.WithLogger(log)}
+func New(cfg Config, log *zap.Logger, traces trace.TracerProvider) (*Service, error) {
+	opts := []guard.Option{guard.WithNATS(cfg.NATS.URL, cfg.NATS.Creds), guard.WithLogger(log), guard.WithObserver(tracing.Decisions)}
 	if cfg.Limit != 0 {
 		opts = append(opts, guard.WithLimit(cfg.Limit))
 	}
@@ -64,7 +67,7 @@ func New(cfg Config, log *zap.Logger) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{guard: g, handler: Handler(g)}, nil
+	return &Service{guard: g, handler: Handler(g, log.Named("http"), traces)}, nil
 }
 
 // Handler answers requests.

@@ -268,6 +268,16 @@ func TestServicesLoseOneReplicaAfterTheOther(t *testing.T) {
 		r.want(token, http.StatusUnauthorized)
 		r.want(kept, http.StatusOK)
 	}
+	r.env = append(r.env, "QUASH_NATS_MONITOR_CREDS="+filepath.Join(r.dir, "identities", "creds", "monitor.creds"))
+	out, code := r.quash("", "doctor")
+	for _, what := range []string{
+		"NATS " + strings.TrimPrefix(r.process("nats-2").Addresses[0], "tls://"), "2 of 3 answer", "stream QUASH_LOG",
+		"service at " + strings.TrimPrefix(r.process("revocation-1").Addresses[0], "https://"), "service at " + strings.TrimPrefix(r.process("rotator-2").Addresses[0], "https://"),
+	} {
+		if code != 1 || !strings.Contains(out, what) {
+			t.Errorf("doctor with one of each gone: exit code %d, nothing of %s in\n%s", code, what, out)
+		}
+	}
 	// Complete when the limit of those that are gone has passed: they are named.
 	if a := r.revoke("principal:second", r.token("second")); len(a.Unconfirmed) != 3 || len(a.Confirmed) != 5 {
 		t.Errorf("%+v: want the three that were killed not confirmed, the other five confirmed", a)

@@ -32,7 +32,7 @@ func engines(t *testing.T) *deployment {
 	if err := build(); err != nil {
 		t.Fatal(err)
 	}
-	d := &deployment{dir: t.TempDir(), source: source, redis: Single, programs: programs}
+	d := &deployment{dir: t.TempDir(), source: source, redis: Single, options: Options{Programs: programs}}
 	t.Cleanup(func() {
 		d.release()
 		if err := Down(context.Background(), d.dir); err != nil {

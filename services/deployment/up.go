@@ -102,6 +102,12 @@ func Up(ctx context.Context, dir string, o Options, out io.Writer) (err error) {
 // whatever happens next.
 func (d *deployment) run(name string, addresses []string, env []string, program string, args ...string) error {
 	base := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME"), "SSL_CERT_FILE=" + d.path("tls", authority.CAFile)}
+	// Where traces go. Not OTEL_EXPORTER_OTLP_HEADERS, a secret: this is kept in a file.
+	for _, v := range []string{"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"} {
+		if value := os.Getenv(v); value != "" {
+			base = append(base, v+"="+value)
+		}
+	}
 	l := launch{Program: program, Args: args, Env: append(base, env...)}
 	data, err := json.Marshal(l)
 	if err != nil {

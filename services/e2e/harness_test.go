@@ -43,6 +43,12 @@ func TestMain(m *testing.M) {
 		defer os.RemoveAll(dir)
 		buildDir = dir
 		if os.Getenv(deploymentVariable) == "processes" {
+			traces = startCollector()
+			defer traces.server.Close()
+			if err := os.Setenv(collectorVariable, traces.server.URL); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
 			down, err := startProcesses(filepath.Join(dir, "up"))
 			defer down()
 			if err != nil {

@@ -123,12 +123,19 @@ func (h *hunt) ask(method, path, token, contentType, body string) {
 // TestPromise6SecretsAreSeenOnce lives a whole life, rightly and wrongly, and
 // looks for every secret in everything that was written or said.
 func TestPromise6SecretsAreSeenOnce(t *testing.T) {
+	seen := collector(t)
 	h := &hunt{quash: start(t, t.TempDir()), secrets: map[string]secret{}}
 	h.listen()
 	key, client := h.live()
 	h.mistakes(key, client)
 	h.privateKeys()
 	h.commandLines()
+	eventually(t, "traces of the mistakes", func() error {
+		if spans, _ := seen.all(); len(spans) < 100 {
+			return fmt.Errorf("%d spans", len(spans))
+		}
+		return nil
+	})
 	h.kill()
 	h.start() // a crash and a replay say things, too
 	h.listen()
@@ -137,6 +144,8 @@ func TestPromise6SecretsAreSeenOnce(t *testing.T) {
 	h.ask("DELETE", "/v1/keys/"+key.ID, "Bearer "+h.operatorToken(), "", "")
 	redisView := h.redis()
 	h.stop()
+	_, sent := seen.all()
+	h.heard("traces", string(sent))
 	h.search(redisView)
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/quash-project/quash/services/revocation/fleet"
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/shared/commit"
@@ -14,6 +16,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // MaxWait is how long one request may wait for confirmations.
@@ -142,7 +145,9 @@ func parseTarget(tenant, issuer, text string) (revoke.Target, error) {
 
 // confirm tells who has it. Everybody who can be below the entry is known once
 // it was applied here.
-func (s *Service) confirm(ctx context.Context, e Entry, wait time.Duration) fleet.Confirmation {
+func (s *Service) confirm(ctx context.Context, e Entry, wait time.Duration) (c fleet.Confirmation) {
+	ctx, span := tracing.Start(ctx, "confirm", trace.SpanKindInternal)
+	defer func() { endConfirm(span, c) }()
 	if err := s.Ledger.WaitApplied(ctx, e.At); err != nil {
 		return fleet.Confirmation{Confirmed: []fleet.Confirmed{}, Unconfirmed: []fleet.Unconfirmed{}}
 	}

@@ -7,9 +7,12 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // ErrorHeader is set on the answer to a request that failed: it names the kind
@@ -36,7 +39,18 @@ const attempts = 4
 // Commit asks until it has an answer, at most four times, as long as ctx
 // allows: the same key is the same request, so that asking again is safe. What
 // may have reached a service and was not answered is problem.UnknownOutcome.
-func (c *Client) Commit(ctx context.Context, r Request) (Answer, error) {
+func (c *Client) Commit(ctx context.Context, r Request) (a Answer, err error) {
+	ctx, span := tracing.Start(ctx, "request "+c.subject, trace.SpanKindClient, onNATS(c.subject)...)
+	defer func() { tracing.End(span, err) }()
+	return c.commit(ctx, r)
+}
+
+// onNATS says in a span where a request goes.
+func onNATS(subject string) []attribute.KeyValue {
+	return []attribute.KeyValue{attribute.String("messaging.system", "nats"), attribute.String("messaging.destination.name", subject)}
+}
+
+func (c *Client) commit(ctx context.Context, r Request) (Answer, error) {
 	body, err := json.Marshal(r)
 	if err != nil {
 		return Answer{}, err
@@ -68,7 +82,10 @@ func (c *Client) Commit(ctx context.Context, r Request) (Answer, error) {
 func (c *Client) once(ctx context.Context, body []byte, sent *bool) (a Answer, again bool, err error) {
 	tryCtx, cancel := context.WithTimeout(ctx, c.try)
 	defer cancel()
-	m, err := c.nc.RequestMsgWithContext(tryCtx, &nats.Msg{Subject: c.subject, Data: body})
+	out := nats.NewMsg(c.subject)
+	out.Data = body
+	tracing.Inject(ctx, out.Header)
+	m, err := c.nc.RequestMsgWithContext(tryCtx, out)
 	if err != nil {
 		// No responders: the broker says that nobody has got it. A connection
 		// that is closed or does not buffer has not sent it. All else may

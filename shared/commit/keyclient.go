@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // rotatorService is the name of the only service that may.
@@ -45,14 +47,19 @@ func (c *KeyClient) Lacking(ctx context.Context, r LackingRequest) (LackingAnswe
 	return a, err
 }
 
-func (c *KeyClient) ask(ctx context.Context, subject string, req, answer any, try time.Duration) error {
+func (c *KeyClient) ask(ctx context.Context, subject string, req, answer any, try time.Duration) (err error) {
+	ctx, span := tracing.Start(ctx, "request "+subject, trace.SpanKindClient, onNATS(subject)...)
+	defer func() { tracing.End(span, err) }()
 	body, err := json.Marshal(req)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, try)
 	defer cancel()
-	m, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: subject, Data: body})
+	out := nats.NewMsg(subject)
+	out.Data = body
+	tracing.Inject(ctx, out.Header)
+	m, err := c.nc.RequestMsgWithContext(ctx, out)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return problem.Wrap(problem.Unavailable, err, "no revocation service is there; nothing was done, try again")

@@ -23,8 +23,15 @@ const (
 // req asks for a probe, for a view that is behind the token's stamp, for Redis,
 // and for an unknown key of a JWKS URL; never longer than some seconds.
 func (g *Guard) Decide(ctx context.Context, text string, req Requirement) Decision {
+	if g.opts.observe == nil {
+		d := g.decide(ctx, text, &req)
+		g.stats.count(d.Outcome)
+		return d
+	}
+	ctx, done := g.opts.observe(ctx)
 	d := g.decide(ctx, text, &req)
 	g.stats.count(d.Outcome)
+	done(d)
 	return d
 }
 

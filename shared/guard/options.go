@@ -46,17 +46,18 @@ type Denylist interface {
 type Option func(*options)
 
 type options struct {
-	reader Reader
-	follow *follow.Config
-	nats   *natsOptions
-	redis  Denylist
-	limit  time.Duration
-	past   string
-	wait   time.Duration
-	cache  uint64
-	log    *zap.Logger
-	now    func() time.Time
-	client *http.Client
+	reader  Reader
+	follow  *follow.Config
+	nats    *natsOptions
+	redis   Denylist
+	limit   time.Duration
+	past    string
+	wait    time.Duration
+	cache   uint64
+	log     *zap.Logger
+	now     func() time.Time
+	client  *http.Client
+	observe Observer
 }
 
 type natsOptions struct{ url, creds string }
@@ -110,6 +111,17 @@ func WithClock(now func() time.Time) Option { return func(o *options) { o.now = 
 
 // WithHTTPClient sets who fetches JWKS URLs: for proxies and private roots.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
+
+// Observer is called before each decision with the context of its request, and
+// what it returns is called with the outcome: so that it can be measured or traced
+// by whatever the caller has, of which the guard knows nothing. The decision is made
+// with the context that it returns. It runs in the goroutine of the request, many at
+// once.
+type Observer func(ctx context.Context) (context.Context, func(Decision))
+
+// WithObserver sets who sees the decisions; nobody by default. A Decision names the
+// token's owner: keep out of a trace what does not belong there.
+func WithObserver(o Observer) Option { return func(opts *options) { opts.observe = o } }
 
 func newOptions(opts []Option) (options, error) {
 	o := options{limit: wire.DefaultLimit, past: wire.PastDeny, wait: defaultWait, cache: defaultCache, log: zap.NewNop(), now: time.Now}

@@ -11,7 +11,7 @@
 //		who := httpapi.CallerOf(ctx)
 //		...
 //	})
-//	handler := httpapi.Handler(mux, log) // 404 and 405 as problems, request ids, one log line a request
+//	handler := httpapi.Handler(mux, log, traces) // 404 and 405 as problems, request ids, one log line a request
 //
 // Input and output types are huma's: a field Body, fields with the tags path,
 // query and header, a field Status. Handlers return errors of package problem.

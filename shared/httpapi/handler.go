@@ -10,10 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 type eventKey struct{}
@@ -39,19 +41,26 @@ func note(ctx context.Context, err error) {
 	}
 }
 
+// NewRequestID returns an id for a request: its log line has it, and its error.
+func NewRequestID() string {
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	return hex.EncodeToString(id[:])
+}
+
 // Handler returns mux with what all requests have: an id, no-store, problem
 // documents for unknown paths (404) and methods (405, with Allow), a 500 for a
-// panic, and one log line.
-func Handler(mux *http.ServeMux, log *zap.Logger) http.Handler {
+// panic, one log line, and a span by traces, where that is not nil.
+func Handler(mux *http.ServeMux, log *zap.Logger, traces trace.TracerProvider) http.Handler {
 	if log == nil {
 		log = zap.NewNop()
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		var id [8]byte
-		_, _ = rand.Read(id[:]) // never fails
-		e := &event{id: hex.EncodeToString(id[:])}
-		r = r.WithContext(context.WithValue(r.Context(), eventKey{}, e))
+		e := &event{id: NewRequestID()}
+		handler, pattern := mux.Handler(r)
+		ctx, span := begin(r, traces, pattern, e.id)
+		r = r.WithContext(context.WithValue(ctx, eventKey{}, e))
 		h := w.Header()
 		h.Set("X-Request-Id", e.id)
 		h.Set("Cache-Control", "no-store")
@@ -67,13 +76,13 @@ func Handler(mux *http.ServeMux, log *zap.Logger) http.Handler {
 					problem.Write(rec, problem.New(problem.Internal, "internal error; the operator's log says more"), e.id)
 				}
 			}
-			line(log, r, rec.status, e, time.Since(start))
+			finish(span, rec.code(), e.err)
+			line(log, r, rec.code(), e, time.Since(start))
 		}()
 		if !IsClean(r) {
 			problem.Write(rec, problem.New(problem.NotFound, "there is nothing at this path"), e.id)
 			return
 		}
-		handler, pattern := mux.Handler(r)
 		if pattern == "" {
 			unmatched(rec, r, handler, e.id)
 			return
@@ -102,13 +111,16 @@ func line(log *zap.Logger, r *http.Request, status int, e *event, took time.Dura
 		zap.String("request_id", e.id), zap.String("method", r.Method), zap.String("path", apikey.Redact(r.URL.Path)),
 		zap.Int("status", status), zap.Duration("took", took),
 	}
+	if id := tracing.ID(r.Context()); id != "" {
+		fields = append(fields, zap.String("trace_id", id))
+	}
 	switch {
 	case e.err != nil && status >= http.StatusInternalServerError:
 		log.Error("request", append(fields, zap.String("error", apikey.Redact(e.err.Error())))...)
 	case e.err != nil:
-		log.Debug("request", append(fields, zap.String("error", apikey.Redact(e.err.Error())))...)
+		log.Info("request", append(fields, zap.String("error", apikey.Redact(e.err.Error())))...)
 	default:
-		log.Debug("request", fields...)
+		log.Info("request", fields...)
 	}
 }
 
@@ -153,6 +165,14 @@ func (r *recorder) Write(b []byte) (int, error) {
 		r.status = http.StatusOK
 	}
 	return r.ResponseWriter.Write(b)
+}
+
+// code is the status that the caller gets, also of a handler that wrote nothing.
+func (r *recorder) code() int {
+	if r.status == 0 {
+		return http.StatusOK
+	}
+	return r.status
 }
 
 // Flush is for streams.

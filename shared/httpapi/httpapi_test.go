@@ -88,7 +88,7 @@ func testServer(t *testing.T) *httptest.Server {
 	api.Handle(huma.Operation{OperationID: "feed", Method: "GET", Path: "/v1/feed"}, "things:read", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprint(w, CallerOf(r.Context()).Subject)
 	})
-	srv := httptest.NewServer(Handler(mux, zap.NewNop()))
+	srv := httptest.NewServer(Handler(mux, zap.NewNop(), nil))
 	t.Cleanup(srv.Close)
 	return srv
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // Call asks a Server. Token may be empty. An error that the server gave is a
@@ -24,6 +25,7 @@ func Call[Resp any](ctx context.Context, nc *nats.Conn, subject, token string, r
 	if token != "" {
 		m.Header.Set("Authorization", "Bearer "+token)
 	}
+	tracing.Inject(ctx, m.Header)
 	answer, err := nc.RequestMsgWithContext(ctx, m)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):

@@ -4,18 +4,22 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/strictjson"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // ErrorHeader names the kind of a problem in an answer.
@@ -23,12 +27,13 @@ const ErrorHeader = "Quash-Error"
 
 // Config is how a Server works.
 type Config struct {
-	Auth     httpapi.Authorizer // checks tokens; nil: then every endpoint must be httpapi.Public
-	Queue    string             // queue group; empty: "quash"
-	Workers  int                // requests that are answered at once; 0: 64
-	Deadline time.Duration      // of one request; 0: 30 s
-	MaxBody  int                // bytes; 0: 1 MiB
-	Log      *zap.Logger        // nil: none
+	Auth     httpapi.Authorizer   // checks tokens; nil: then every endpoint must be httpapi.Public
+	Queue    string               // queue group; empty: "quash"
+	Workers  int                  // requests that are answered at once; 0: 64
+	Deadline time.Duration        // of one request; 0: 30 s
+	MaxBody  int                  // bytes; 0: 1 MiB
+	Log      *zap.Logger          // nil: none
+	Traces   trace.TracerProvider // nil: none
 }
 
 // Endpoint is one function under a subject. Make it with On.
@@ -137,51 +142,69 @@ func (s *Server) Stop(ctx context.Context) {
 	s.cancel()
 }
 
+// request is one that was received.
+type request struct {
+	m     *nats.Msg
+	id    string
+	began time.Time
+}
+
 // receive runs in the subscription's own goroutine: it must not wait.
 func (s *Server) receive(m *nats.Msg) {
+	r := request{m: m, id: httpapi.NewRequestID(), began: time.Now()}
 	select {
 	case s.places <- struct{}{}:
 	default:
-		s.fail(m, problem.New(problem.Unavailable, "too many requests at once; try again"))
+		err := problem.New(problem.Unavailable, "too many requests at once; try again")
+		s.fail(r, err)
+		s.line(s.ctx, r, err)
 		return
 	}
 	s.running.Add(1)
 	go func() {
 		defer s.running.Done()
 		defer func() { <-s.places }()
-		s.answer(m)
+		s.answer(r)
 	}()
 }
 
-func (s *Server) answer(m *nats.Msg) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.c.Log.Error("panic in a request", zap.String("subject", m.Subject), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-			s.fail(m, problem.New(problem.Internal, "internal error; the operator's log says more"))
-		}
-	}()
+func (s *Server) answer(r request) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.c.Deadline)
 	defer cancel()
-	body, err := s.call(ctx, m)
+	name := strings.TrimPrefix(r.m.Subject, s.prefix)
+	e, ok := s.endpoints[name]
+	if !ok {
+		e, ok = s.endpoints["*"]
+	}
+	// By the endpoint: what stands in the place of a wildcard is the caller's.
+	ctx, span := tracing.Begin(ctx, s.c.Traces, "answer "+s.prefix+e.name, http.Header(r.m.Header),
+		attribute.String("messaging.system", "nats"), attribute.String("messaging.destination.name", s.prefix+e.name), attribute.String("quash.request_id", r.id))
+	var err error
+	defer func() {
+		if p := recover(); p != nil {
+			s.c.Log.Error("panic in a request", zap.String("request_id", r.id), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
+			err = problem.New(problem.Internal, "internal error; the operator's log says more")
+			s.fail(r, err)
+		}
+		tracing.End(span, err)
+		s.line(ctx, r, err)
+	}()
+	var body []byte
+	if !ok {
+		err = problem.New(problem.NotFound, "there is no operation of this name")
+	} else {
+		body, err = s.call(ctx, e, name, r.m)
+	}
 	if err != nil {
-		s.fail(m, err)
+		s.fail(r, err)
 		return
 	}
-	if m.Reply != "" {
-		if err := m.Respond(body); err != nil {
-			s.c.Log.Warn("answer not sent", zap.String("subject", m.Subject), zap.Error(err))
-		}
+	if r.m.Reply != "" {
+		s.sent(r, r.m.Respond(body))
 	}
 }
 
-func (s *Server) call(ctx context.Context, m *nats.Msg) ([]byte, error) {
-	name := strings.TrimPrefix(m.Subject, s.prefix)
-	e, ok := s.endpoints[name]
-	if !ok {
-		if e, ok = s.endpoints["*"]; !ok {
-			return nil, problem.New(problem.NotFound, "there is no operation of this name")
-		}
-	}
+func (s *Server) call(ctx context.Context, e Endpoint, name string, m *nats.Msg) ([]byte, error) {
 	if e.scope != httpapi.Public {
 		who, err := httpapi.Authorize(ctx, s.c.Auth, m.Header.Values("Authorization"), e.scope)
 		if err != nil {
@@ -195,24 +218,42 @@ func (s *Server) call(ctx context.Context, m *nats.Msg) ([]byte, error) {
 	return e.serve(context.WithValue(ctx, nameKey{}, name), m.Data)
 }
 
-func (s *Server) fail(m *nats.Msg, err error) {
-	kind := problem.KindOf(err)
-	log := s.c.Log.Debug
-	if kind == problem.Internal {
-		log = s.c.Log.Error
-	}
-	log("request failed", zap.String("subject", m.Subject), zap.String("kind", kind.Name()), zap.String("error", apikey.Redact(err.Error())))
-	if m.Reply == "" {
+func (s *Server) fail(r request, err error) {
+	if r.m.Reply == "" {
 		return
 	}
-	data, merr := json.Marshal(problem.DocumentOf(err, ""))
+	data, merr := json.Marshal(problem.DocumentOf(err, r.id))
 	if merr != nil {
 		return // a Document always marshals
 	}
-	answer := nats.NewMsg(m.Reply)
-	answer.Header.Set(ErrorHeader, kind.Name())
+	answer := nats.NewMsg(r.m.Reply)
+	answer.Header.Set(ErrorHeader, problem.KindOf(err).Name())
 	answer.Data = data
-	if err := m.RespondMsg(answer); err != nil {
-		s.c.Log.Warn("answer not sent", zap.String("subject", m.Subject), zap.Error(err))
+	s.sent(r, r.m.RespondMsg(answer))
+}
+
+func (s *Server) sent(r request, err error) {
+	if err != nil {
+		s.c.Log.Warn("answer not sent", zap.String("request_id", r.id), zap.Error(err))
 	}
+}
+
+// line is the request's, as one over HTTP has it.
+func (s *Server) line(ctx context.Context, r request, err error) {
+	fields := []zap.Field{
+		zap.String("request_id", r.id), zap.String("subject", apikey.Redact(r.m.Subject)), zap.Duration("took", time.Since(r.began)),
+	}
+	if id := tracing.ID(ctx); id != "" {
+		fields = append(fields, zap.String("trace_id", id))
+	}
+	if err == nil {
+		s.c.Log.Info("request", fields...)
+		return
+	}
+	kind := problem.KindOf(err)
+	log := s.c.Log.Info
+	if kind.Status() >= http.StatusInternalServerError {
+		log = s.c.Log.Error
+	}
+	log("request", append(fields, zap.String("kind", kind.Name()), zap.String("error", apikey.Redact(err.Error())))...)
 }

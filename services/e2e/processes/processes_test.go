@@ -15,6 +15,7 @@ var shared = []string{
 	"TestExitCodes", "TestPastedSecretIsRecognized", "TestSameRequestIsSameRevocation",
 	"TestRecordsAreListedShownAndDeleted", "TestCompletionsKnowRealIDs", "TestWatchShowsWhatHappens",
 	"TestBreakGlassOpensAHeldTenant", "TestBreakGlassOpensAHeldRole", "TestBreakGlassMakesAnOperator", "TestBreakGlassPromotesAKey", "TestBreakGlassIsForItsIdentityAlone",
+	"TestTraceGoesFromTheRequestToCommitAndGuard", "TestDoctorLooksAtAllOfIt",
 	"TestReaderInAnotherLanguageRefusesWhatIsRevoked",
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -32,12 +33,14 @@ import (
 	"github.com/quash-project/quash/shared/metrics"
 	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // Service is a running issuer.
 type Service struct {
 	cfg     Config
 	log     *zap.Logger
+	traces  trace.TracerProvider
 	domain  *issuer.Service
 	store   *kvstore.Store
 	guard   *guard.Guard
@@ -56,7 +59,7 @@ func New(_ context.Context, cfg Config, d Deps) (*Service, error) {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
 	withDefaults(&cfg, &d)
-	s := &Service{cfg: cfg, log: d.Log, nats: d.NATS, door: breakglass.New(d.Log)}
+	s := &Service{cfg: cfg, log: d.Log, traces: d.Traces, nats: d.NATS, door: breakglass.New(d.Log)}
 	if err := s.wire(d); err != nil {
 		return nil, fmt.Errorf("issuer: %w", err)
 	}
@@ -146,7 +149,7 @@ func (s *Service) follow(d Deps, known *keys.Set) error {
 	}
 	s.guard, err = guard.New([]guard.Issuer{{URL: s.cfg.URL, Tenant: s.cfg.Tenant, Trust: s.cfg.Trust, Audience: []string{s.cfg.URL}}},
 		guard.WithFollow(follow.Config{Source: link, Feed: link, OnKey: onKey, Rand: d.Rand}),
-		guard.WithLimit(s.cfg.Limit), guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")))
+		guard.WithLimit(s.cfg.Limit), guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")), guard.WithObserver(tracing.Decisions))
 	if err != nil {
 		return err
 	}
@@ -167,7 +170,7 @@ func (s *Service) routes(d Deps) error {
 		Issuer: s.cfg.URL, Revocation: s.cfg.RevocationURLs, Rotation: s.cfg.RotationURLs, Log: d.Log.Named("oauth"),
 		Keys: func() []map[string]string { return s.rings.Public(s.cfg.Tenant) },
 	})
-	s.handler = frame.Handler(mux, d.Log.Named("http"))
+	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
 	return err
 }
 

@@ -30,7 +30,7 @@ type OperatorKey struct {
 
 // breakGlass answers the break-glass identity until ctx ends.
 func (s *Service) breakGlass(ctx context.Context) error {
-	server, err := natsapi.Serve(s.nats, wire.BreakGlassIssuer, natsapi.Config{Queue: "quash-issuer", Log: s.log.Named("nats")},
+	server, err := natsapi.Serve(s.nats, wire.BreakGlassIssuer, natsapi.Config{Queue: "quash-issuer", Log: s.log.Named("nats"), Traces: s.traces},
 		breakglass.On(s.door, "operator", s.operatorKey))
 	if err != nil {
 		return err

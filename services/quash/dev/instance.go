@@ -65,7 +65,9 @@ type instance struct {
 
 	revocation, rotator, issuer service
 	demo                        *guard.Guard
-	base                        []*task // revocation: ends last
+	demoHandler                 http.Handler
+	traces                      []func() // each sends what is left of one service's
+	base                        []*task  // revocation: ends last
 	above                       []*task
 	servers                     []*http.Server // API, demo; one for each listener
 	listeners                   []net.Listener

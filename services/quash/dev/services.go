@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/services/demo"
@@ -18,6 +20,7 @@ import (
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // buildServices wires the services as their mains do.
@@ -42,11 +45,15 @@ func (i *instance) buildRevocation(ctx context.Context) error {
 	if i.view, err = redisview.ConnectURL(i.redis.URL(engine.RedisWriter)); err != nil {
 		return err
 	}
+	traces, err := i.trace("revocation")
+	if err != nil {
+		return err
+	}
 	i.revocation, err = revocationapp.New(ctx, revocationapp.Config{
 		URL: i.url, Trust: []string{i.trust}, SyncAlways: true, RedisEmbedded: true,
 		// The lock proves that no other process has these.
 		Former: []string{identity.Revocation, identity.Rotator, identity.Issuer, demoGuard},
-	}, revocationapp.Deps{Log: i.log.Named("revocation"), NATS: nc, Control: control, Redis: i.view})
+	}, revocationapp.Deps{Log: i.log.Named("revocation"), Traces: traces, NATS: nc, Control: control, Redis: i.view})
 	return err
 }
 
@@ -55,10 +62,14 @@ func (i *instance) buildRotator(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	traces, err := i.trace("rotator")
+	if err != nil {
+		return err
+	}
 	// No lead time: nobody here reads the JWKS URL and keeps it.
 	i.rotator, err = rotatorapp.New(ctx, rotatorapp.Config{
 		Issuer: i.url, IdentityFile: i.dir.file(identityName), KEKFile: i.dir.file(kekName), NoLead: true,
-	}, rotatorapp.Deps{Log: i.log.Named("rotator"), NATS: nc})
+	}, rotatorapp.Deps{Log: i.log.Named("rotator"), Traces: traces, NATS: nc})
 	return err
 }
 
@@ -67,25 +78,44 @@ func (i *instance) buildIssuer(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	traces, err := i.trace("issuer")
+	if err != nil {
+		return err
+	}
 	i.issuer, err = issuerapp.New(ctx, issuerapp.Config{
 		URL: i.url, Trust: []string{i.trust}, KEKFile: i.dir.file(kekName), OperatorKeyFile: i.dir.file(operatorName),
-	}, issuerapp.Deps{Log: i.log.Named("issuer"), NATS: nc})
+	}, issuerapp.Deps{Log: i.log.Named("issuer"), Traces: traces, NATS: nc})
 	return err
 }
 
 // buildDemo makes the demo's guard as anybody's: with a URL and a file.
 func (i *instance) buildDemo(context.Context) error {
-	var err error
+	traces, err := i.trace("demo")
+	if err != nil {
+		return err
+	}
+	log := i.log.Named("demo")
 	i.demo, err = guard.New([]guard.Issuer{{URL: i.url, Trust: []string{i.trust}}},
-		guard.WithNATS(i.nats.URL(), i.ids.Creds(demoGuard)), guard.WithLogger(i.log.Named("demo")))
+		guard.WithNATS(i.nats.URL(), i.ids.Creds(demoGuard)), guard.WithLogger(log), guard.WithObserver(tracing.Decisions))
+	if err == nil {
+		i.demoHandler = demo.Handler(i.demo, log.Named("http"), traces)
+	}
 	return err
+}
+
+// trace returns what follows the requests of a service: each has its own, as each is
+// a process of its own elsewhere. It is off without OTEL_EXPORTER_OTLP_ENDPOINT.
+func (i *instance) trace(service string) (trace.TracerProvider, error) {
+	traces, stop, err := tracing.Open(tracing.Config{}, "quash-"+service, os.Getenv, i.log.Named(service))
+	i.traces = append(i.traces, stop)
+	return traces, err
 }
 
 // runServices starts them all at once; each waits for what it needs.
 func (i *instance) runServices() error {
 	i.base = append(i.base, i.run("revocation", i.revocation.Run))
 	i.above = append(i.above, i.run("rotator", i.rotator.Run), i.run("issuer", i.issuer.Run), i.run("demo", i.demo.Run))
-	for n, h := range []http.Handler{i.routes(), demo.Handler(i.demo)} {
+	for n, h := range []http.Handler{i.routes(), i.demoHandler} {
 		srv, l := i.servers[n], i.listeners[n]
 		srv.Handler = h
 		go func() {
@@ -152,6 +182,7 @@ const (
 	serversEnd = 400 * time.Millisecond
 	guardsEnd  = 600 * time.Millisecond
 	baseEnd    = 500 * time.Millisecond
+	tracesEnd  = 300 * time.Millisecond
 )
 
 // stop ends everything that was started, in reverse order: first no new
@@ -164,6 +195,7 @@ func (i *instance) stop() {
 	i.closeServers()
 	end(i.above, guardsEnd)
 	end(i.base, baseEnd)
+	i.endTraces()
 	for _, nc := range i.conns {
 		nc.Close()
 	}
@@ -199,6 +231,20 @@ func (i *instance) closeServers() {
 	for range i.servers {
 		<-done
 	}
+}
+
+// endTraces sends what is left of them, as far as the collector is quick.
+func (i *instance) endTraces() {
+	var tasks []*task
+	for _, stop := range i.traces {
+		t := &task{end: func() {}, done: make(chan struct{})}
+		go func() {
+			defer close(t.done)
+			stop()
+		}()
+		tasks = append(tasks, t)
+	}
+	end(tasks, tracesEnd)
 }
 
 func end(tasks []*task, within time.Duration) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -28,12 +29,14 @@ import (
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // Service is a running revocation service.
 type Service struct {
 	cfg     Config
 	log     *zap.Logger
+	traces  trace.TracerProvider
 	nats    *nats.Conn
 	ledger  *ledger.Ledger
 	fleet   *fleet.Fleet
@@ -55,7 +58,7 @@ func New(_ context.Context, cfg Config, d Deps) (*Service, error) {
 		return nil, fmt.Errorf("revocation: %w", err)
 	}
 	withDefaults(&cfg, &d)
-	s := &Service{cfg: cfg, log: d.Log, nats: d.NATS, feed: &revocation.Feed{}, door: breakglass.New(d.Log)}
+	s := &Service{cfg: cfg, log: d.Log, traces: d.Traces, nats: d.NATS, feed: &revocation.Feed{}, door: breakglass.New(d.Log)}
 	for _, build := range []func(Deps) error{s.buildLog, s.buildGuard, s.buildWays} {
 		if err := build(d); err != nil {
 			return nil, fmt.Errorf("revocation: %w", err)
@@ -150,14 +153,14 @@ func (s *Service) buildGuard(d Deps) error {
 	}
 	s.guard, err = guard.New([]guard.Issuer{{URL: s.cfg.URL, Tenant: s.cfg.Tenant, Trust: s.cfg.Trust, Audience: []string{s.cfg.URL}}},
 		guard.WithFollow(follow.Config{Source: link, Feed: link, Rand: d.Rand}),
-		guard.WithLimit(s.cfg.Limit), guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")))
+		guard.WithLimit(s.cfg.Limit), guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")), guard.WithObserver(tracing.Decisions))
 	return err
 }
 
 // buildWays makes the ways in.
 func (s *Service) buildWays(d Deps) error {
 	s.domain = &revocation.Service{Ledger: s.ledger, Fleet: s.fleet, Guard: s.guard, Now: d.Now, Rand: d.Rand}
-	s.guards = &natsapi.Server{NATS: d.NATS, Ledger: s.ledger, Fleet: s.fleet, Log: d.Log.Named("nats")}
+	s.guards = &natsapi.Server{NATS: d.NATS, Ledger: s.ledger, Fleet: s.fleet, Log: d.Log.Named("nats"), Traces: d.Traces}
 	s.api = frame.ByGuard(s.guard)
 	mux := http.NewServeMux()
 	var status httpapi.Redis
@@ -165,7 +168,7 @@ func (s *Service) buildWays(d Deps) error {
 		status = s.redisStatus
 	}
 	httpapi.Register(frame.New(mux, "revocation", s.api, d.Log), s.domain, s.feed, status)
-	s.handler = frame.Handler(mux, d.Log.Named("http"))
+	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
 	return nil
 }
 

@@ -10,10 +10,12 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/logging"
 	"github.com/quash-project/quash/shared/process"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // Config is what the operator writes. What has no default is required.
@@ -49,6 +51,7 @@ type Config struct {
 	Redis  Redis          `koanf:"redis"`
 	Listen process.Listen `koanf:"listen"`
 	Log    logging.Config `koanf:"log"`
+	Trace  tracing.Config `koanf:"trace"`
 }
 
 // NATS is where the broker is.
@@ -70,7 +73,7 @@ func (c *Config) Validate() error {
 	if c.NATS.URL == "" || c.NATS.Creds == "" || c.NATS.ControlCreds == "" {
 		errs = append(errs, errors.New("nats.url, nats.creds and nats.control_creds are needed"))
 	}
-	return errors.Join(append(errs, c.Listen.Validate(), c.Log.Validate())...)
+	return errors.Join(append(errs, c.Listen.Validate(), c.Log.Validate(), c.Trace.Validate())...)
 }
 
 func (c *Config) check() error {
@@ -90,6 +93,8 @@ func (c *Config) check() error {
 // Deps is what main built.
 type Deps struct {
 	Log *zap.Logger
+	// Traces follows requests; nil: nothing does.
+	Traces trace.TracerProvider
 	// Now and Rand are time.Now and crypto/rand.Reader where nil.
 	Now  func() time.Time
 	Rand io.Reader

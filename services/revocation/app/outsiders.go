@@ -19,7 +19,7 @@ const drain = 5 * time.Second
 // serveOutsiders answers over NATS what the HTTP API answers, with the token in
 // the header Authorization; and break-glass.
 func (s *Service) serveOutsiders(ctx context.Context) error {
-	cfg := natsapi.Config{Auth: s.api, Queue: "quash-revocation", Log: s.log.Named("nats")}
+	cfg := natsapi.Config{Auth: s.api, Queue: "quash-revocation", Log: s.log.Named("nats"), Traces: s.traces}
 	server, err := natsapi.Serve(s.nats, wire.APIRevocation, cfg, natsapi.On("revocations", rights.Revoke, s.commit))
 	if err != nil {
 		return err

@@ -7,10 +7,14 @@ import (
 	"fmt"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // commitPatience bounds a commit, however long its request may wait for other
@@ -39,11 +43,18 @@ func (c committer) Commit(ctx context.Context, r commit.Request) (commit.Answer,
 // A release names the newest hold that was committed before it was asked for, by
 // whichever replica. Targets that are not held are left out; when none is, that is
 // problem.Conflict, since an entry that does nothing would look like one that does.
-func (l *Ledger) Commit(ctx context.Context, r commit.Request, service string) (commit.Answer, error) {
+func (l *Ledger) Commit(ctx context.Context, r commit.Request, service string) (a commit.Answer, err error) {
 	p, err := planOf(r, service)
 	if err != nil {
 		return commit.Answer{}, err
 	}
+	ctx, span := tracing.Start(ctx, "commit", trace.SpanKindInternal, attribute.String("quash.op", string(r.Op)), attribute.Int("quash.targets", len(r.Targets)))
+	defer func() { endCommit(span, a, err) }()
+	return l.commitPlan(ctx, r, p)
+}
+
+// commitPlan commits what is known to be in order.
+func (l *Ledger) commitPlan(ctx context.Context, r commit.Request, p plan) (commit.Answer, error) {
 	if err := l.Ready(); err != nil {
 		return commit.Answer{}, err
 	}

@@ -7,16 +7,21 @@ import (
 	"errors"
 	"strings"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // CommitKey appends one key message. Readers believe what the rotator's identity
 // key has signed, and nothing of what stands around it; here only the form is
 // checked, and that both speak of one key.
-func (l *Ledger) CommitKey(ctx context.Context, r commit.KeyRequest, service string) (commit.Answer, error) {
+func (l *Ledger) CommitKey(ctx context.Context, r commit.KeyRequest, service string) (a commit.Answer, err error) {
+	ctx, span := tracing.Start(ctx, "commit key", trace.SpanKindInternal)
+	defer func() { endCommit(span, a, err) }()
 	target, err := revoke.NewTarget(r.Tenant, revoke.Own, revoke.KindSigningKey, r.KeyID)
 	if err != nil {
 		return commit.Answer{}, problem.FieldError("kid", "%s", err)

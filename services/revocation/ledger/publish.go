@@ -10,8 +10,10 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // outgoing is a message on its way to the broker.
@@ -101,7 +103,9 @@ func (l *Ledger) publish(ctx context.Context, o outgoing) (wire.Position, error)
 
 // store sends a message alone, or with others where that is faster: entries on one
 // synced node.
-func (l *Ledger) store(ctx context.Context, m *nats.Msg, o outgoing) (uint64, error) {
+func (l *Ledger) store(ctx context.Context, m *nats.Msg, o outgoing) (seq uint64, err error) {
+	ctx, span := tracing.Start(ctx, "publish "+wire.Stream, trace.SpanKindProducer)
+	defer func() { endStore(span, err) }()
 	if o.message.Kind == wire.KindEntry && l.cfg.Replicas == 1 && l.cfg.SyncAlways {
 		return l.group.publish(ctx, m)
 	}

@@ -32,13 +32,22 @@ func streamConfig(replicas int) jetstream.StreamConfig {
 
 func hazardsOf(info *jetstream.StreamInfo, want jetstream.StreamConfig, syncAlways bool) []string {
 	var out []string
+	if !syncAlways {
+		out = append(out, "the server may acknowledge before it has synced (set jetstream { sync_interval: always } and say so with sync_always): a power cut loses up to two minutes")
+	}
+	return append(out, HazardsOf(info.Config, want.Replicas)...)
+}
+
+// HazardsOf says what would let a message be lost that the log's stream with these
+// settings has acknowledged, and what readers would not hear.
+func HazardsOf(c jetstream.StreamConfig, replicas int) []string {
+	want := streamConfig(replicas)
+	var out []string
 	add := func(bad bool, text string) {
 		if bad {
 			out = append(out, text)
 		}
 	}
-	c := info.Config
-	add(!syncAlways, "the server may acknowledge before it has synced (set jetstream { sync_interval: always } and say so with sync_always): a power cut loses up to two minutes")
 	add(c.Storage != jetstream.FileStorage, "the stream is in memory: a restart loses all")
 	add(c.PersistMode != jetstream.DefaultPersistMode, "persist_mode is async, which switches syncing off")
 	add(c.MaxAge != 0 || c.MaxMsgs > 0 || c.MaxBytes > 0 || c.MaxMsgsPerSubject > 0, "the stream has a limit of age, number or size, which removes entries that still count")

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/services/revocation/fleet"
@@ -38,6 +39,7 @@ type Server struct {
 	Ledger *ledger.Ledger
 	Fleet  *fleet.Fleet
 	Log    *zap.Logger
+	Traces trace.TracerProvider // nil: none
 
 	probes, commits, others chan struct{}
 	running                 sync.WaitGroup
@@ -133,8 +135,8 @@ func (s *Server) shared(ctx context.Context) []subject {
 		{any + wire.OpProbe, queue, s.probe(ctx)},
 		{any + wire.OpJoin, queue, s.asked(ctx, s.others, s.join)},
 		{any + wire.OpOut, queue, s.asked(ctx, s.others, s.out)},
-		{wire.CommitPrefix + "*", queue, s.asked(ctx, s.commits, s.commit)},
-		{wire.CommitPrefix + "*.*", queue, s.asked(ctx, s.others, s.commitMore)},
+		{wire.CommitPrefix + "*", queue, s.asked(ctx, s.commits, s.traced("*", s.commit))},
+		{wire.CommitPrefix + "*.*", queue, s.asked(ctx, s.others, s.traced("*.*", s.commitMore))},
 	}
 }
 

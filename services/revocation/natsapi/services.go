@@ -2,16 +2,19 @@ package natsapi
 
 import (
 	"context"
+	"net/http"
 	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.opentelemetry.io/otel/attribute"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/services/revocation/fleet"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // maxLackingWait is how long a LackingRequest may wait.
@@ -54,6 +57,22 @@ func decode[T any](data []byte) (T, error) {
 		return v, problem.Wrap(problem.Invalid, err, "the request can't be read: %s", err)
 	}
 	return v, nil
+}
+
+// traced makes a span of a request of a service. Those of guards have none: there is
+// no request behind them.
+func (s *Server) traced(name string, op func(context.Context, *nats.Msg) *nats.Msg) func(context.Context, *nats.Msg) *nats.Msg {
+	subject := wire.CommitPrefix + name
+	return func(ctx context.Context, m *nats.Msg) *nats.Msg {
+		ctx, span := tracing.Begin(ctx, s.Traces, "answer "+subject, http.Header(m.Header),
+			attribute.String("messaging.system", "nats"), attribute.String("messaging.destination.name", subject))
+		defer span.End()
+		answer := op(ctx, m)
+		if kind := answer.Header.Get(commit.ErrorHeader); kind != "" {
+			tracing.Ended(span, problem.ByName(kind))
+		}
+		return answer
+	}
 }
 
 func (s *Server) commit(ctx context.Context, m *nats.Msg) *nats.Msg {

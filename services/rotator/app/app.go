@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
@@ -31,6 +32,7 @@ import (
 	"github.com/quash-project/quash/shared/natsapi"
 	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // drain is how long requests over NATS may take after the end was asked for.
@@ -39,6 +41,7 @@ const drain = 10 * time.Second
 // Service is a running rotator.
 type Service struct {
 	log     *zap.Logger
+	traces  trace.TracerProvider
 	nats    *nats.Conn
 	store   *kvstore.Store
 	guard   *guard.Guard
@@ -69,7 +72,7 @@ func New(_ context.Context, cfg Config, d Deps) (*Service, error) {
 	if cfg.Replicas == 0 {
 		cfg.Replicas = 1
 	}
-	s := &Service{log: d.Log, nats: d.NATS, door: breakglass.New(d.Log), tenant: cfg.Tenant}
+	s := &Service{log: d.Log, traces: d.Traces, nats: d.NATS, door: breakglass.New(d.Log), tenant: cfg.Tenant}
 	if err := s.wire(cfg, d); err != nil {
 		return nil, fmt.Errorf("rotator: %w", err)
 	}
@@ -108,7 +111,7 @@ func (s *Service) wire(cfg Config, d Deps) error {
 	}
 	mux := http.NewServeMux()
 	httpapi.Register(frame.New(mux, "rotator", frame.ByGuard(s.guard), d.Log), s.domain)
-	s.handler = frame.Handler(mux, d.Log.Named("http"))
+	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
 	return nil
 }
 
@@ -129,7 +132,7 @@ func (s *Service) follow(cfg Config, d Deps) error {
 	}
 	s.guard, err = guard.New([]guard.Issuer{{URL: cfg.Issuer, Tenant: cfg.Tenant, Trust: []string{s.trust}, Audience: []string{cfg.Issuer}}},
 		guard.WithFollow(follow.Config{Source: link, Feed: link, OnEntry: onEntry, Rand: d.Rand}),
-		guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")))
+		guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")), guard.WithObserver(tracing.Decisions))
 	return err
 }
 
@@ -150,7 +153,7 @@ func (s *Service) Trust() string { return s.trust }
 // rotations. What was accepted over NATS is answered before it returns.
 func (s *Service) Run(ctx context.Context) error {
 	ways := natsapi.Config{
-		Auth: frame.ByGuard(s.guard), Queue: "quash-rotator", MaxBody: frame.MaxBody, Deadline: frame.Deadline + time.Minute, Log: s.log.Named("natsapi"),
+		Auth: frame.ByGuard(s.guard), Queue: "quash-rotator", MaxBody: frame.MaxBody, Deadline: frame.Deadline + time.Minute, Log: s.log.Named("natsapi"), Traces: s.traces,
 	}
 	srv, err := natsapi.Serve(s.nats, wire.APIRotation, ways, httpapi.Endpoints(s.domain)...)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/tink-crypto/tink-go/v2/tink"
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/services/rotator"
@@ -18,6 +19,7 @@ import (
 	"github.com/quash-project/quash/shared/logging"
 	"github.com/quash-project/quash/shared/process"
 	"github.com/quash-project/quash/shared/signing"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 // Config is what the operator writes. What has no default is required.
@@ -53,6 +55,7 @@ type Config struct {
 	NATS   NATS           `koanf:"nats"`
 	Listen process.Listen `koanf:"listen"`
 	Log    logging.Config `koanf:"log"`
+	Trace  tracing.Config `koanf:"trace"`
 }
 
 // NATS is where the broker is.
@@ -70,7 +73,7 @@ func (c *Config) Validate() error {
 	if c.NATS.URL == "" || c.NATS.Creds == "" {
 		errs = append(errs, errors.New("nats.url and nats.creds are needed"))
 	}
-	return errors.Join(append(errs, c.Listen.Validate(), c.Log.Validate())...)
+	return errors.Join(append(errs, c.Listen.Validate(), c.Log.Validate(), c.Trace.Validate())...)
 }
 
 func (c *Config) check() error {
@@ -111,6 +114,8 @@ func (c *Config) policy() rotator.Policy {
 // Deps is what main built.
 type Deps struct {
 	Log *zap.Logger
+	// Traces follows requests; nil: nothing does.
+	Traces trace.TracerProvider
 	// Now and Rand are time.Now and crypto/rand.Reader where nil.
 	Now  func() time.Time
 	Rand io.Reader

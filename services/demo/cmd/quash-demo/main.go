@@ -9,6 +9,7 @@ import (
 	"github.com/quash-project/quash/shared/config"
 	"github.com/quash-project/quash/shared/logging"
 	"github.com/quash-project/quash/shared/process"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 func main() {
@@ -24,7 +25,12 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	log := logging.New(cfg.Log, os.Stderr).Named("demo")
-	s, err := demo.New(cfg, log)
+	traces, stop, err := tracing.Open(cfg.Trace, "quash-demo", os.Getenv, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	s, err := demo.New(cfg, log, traces)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/logging"
 	"github.com/quash-project/quash/shared/process"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 func main() {
@@ -25,12 +26,17 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	log := logging.New(cfg.Log, os.Stderr).Named("issuer")
+	traces, stop, err := tracing.Open(cfg.Trace, "quash-issuer", os.Getenv, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	nc, _, err := natsfeed.Connect(cfg.NATS.URL, cfg.NATS.Creds, "quash-issuer", log)
 	if err != nil {
 		return err
 	}
 	defer nc.Close()
-	s, err := app.New(ctx, cfg, app.Deps{Log: log, NATS: nc})
+	s, err := app.New(ctx, cfg, app.Deps{Log: log, Traces: traces, NATS: nc})
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/logging"
 	"github.com/quash-project/quash/shared/process"
+	"github.com/quash-project/quash/shared/tracing"
 )
 
 func main() {
@@ -31,7 +32,12 @@ func run(ctx context.Context, args []string) error {
 	}
 	log := logging.New(cfg.Log, os.Stderr).Named("revocation")
 	redis.SetLogger(logging.Redis{Log: log.Named("redis")})
-	d := app.Deps{Log: log}
+	traces, stop, err := tracing.Open(cfg.Trace, "quash-revocation", os.Getenv, log)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	d := app.Deps{Log: log, Traces: traces}
 	if d.NATS, _, err = natsfeed.Connect(cfg.NATS.URL, cfg.NATS.Creds, "quash-revocation", log); err != nil {
 		return err
 	}
