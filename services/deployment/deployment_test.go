@@ -58,7 +58,7 @@ func up(t testing.TB, dir string, way Redis) *running {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Log(r.out.String())
+			t.Logf("%s\n%s", r.out.String(), r.logs())
 		}
 	})
 	if err := build(); err != nil {
@@ -83,7 +83,7 @@ func (r *running) logs() string {
 	files, _ := filepath.Glob(filepath.Join(r.dir, "logs", "*.log"))
 	for _, file := range files {
 		text, _ := os.ReadFile(file)
-		fmt.Fprintf(&b, "== %s\n%s\n", filepath.Base(file), text[max(0, len(text)-1000):])
+		fmt.Fprintf(&b, "== %s\n%s\n", filepath.Base(file), text[max(0, len(text)-4000):])
 	}
 	return b.String()
 }
@@ -162,7 +162,7 @@ func (r *running) fsck() {
 	creds := filepath.Join(r.dir, "identities", "creds")
 	enginetest.Eventually(r.t, "nothing differs", func() error {
 		out, code := r.quash("", "fsck", "--creds", filepath.Join(creds, "revocation.creds"), "--control-creds", filepath.Join(creds, "control-reader.creds"),
-			"--redis-url", filepath.Join(r.dir, "secrets", "redis-writer.url"))
+			"--redis-url", filepath.Join(r.dir, "secrets", "redis-writer-1.url"))
 		if code != 0 {
 			return fmt.Errorf("quash fsck: exit code %d\n%s", code, out)
 		}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -59,6 +61,19 @@ func (w *world) makeLog() {
 	w.t.Helper()
 	_, err := w.log.CreateStream(w.t.Context(), jetstream.StreamConfig{Name: wire.Stream, Subjects: []string{wire.LogAll}})
 	w.must(err)
+}
+
+// start starts the broker again, and waits until it is reached.
+func (w *world) start() {
+	w.t.Helper()
+	w.nats.Start(w.t)
+	enginetest.Eventually(w.t, "the broker is reached", func() error {
+		if _, err := w.keys.Status(w.t.Context()); err != nil {
+			return err
+		}
+		_, err := w.log.Stream(w.t.Context(), wire.Stream)
+		return err
+	})
 }
 
 // admin has every right in the log's account.
@@ -256,6 +271,67 @@ func TestSourceThatIsMadeAnewIsNamedAndFollowed(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestSourceThatWentBackAndHasGrownIsRead: its end tells nothing, since it is above what
+// was read of the former history; what differs is what stands there.
+func TestSourceThatWentBackAndHasGrownIsRead(t *testing.T) {
+	for _, running := range []bool{true, false} {
+		t.Run(fmt.Sprintf("running=%t", running), func(t *testing.T) {
+			w := newWorld(t)
+			dir, at := w.nats.Dir, t.TempDir()
+			swap := func(from, to string) {
+				w.must(os.RemoveAll(to))
+				w.must(os.CopyFS(to, os.DirFS(from)))
+			}
+			before := []string{w.event(), w.record()}
+			w.nats.Stop()
+			swap(dir, at+"/before")
+			w.start()
+			other := []string{w.event(), w.event(), w.record(), w.event(), w.record()}
+			w.nats.Stop()
+			swap(dir, at+"/other")
+			swap(at+"/before", dir)
+			w.start()
+			lost := []string{w.event(), w.record()}
+			stop := w.follower("a")
+			w.has(append(before, lost...)...)
+			if !running {
+				stop()
+			}
+			audit := filepath.Join("jetstream", "*", "streams", Stream)
+			w.nats.Stop()
+			kept, err := filepath.Glob(filepath.Join(dir, audit))
+			w.must(err)
+			swap(kept[0], at+"/audit")
+			swap(at+"/other", dir)
+			swap(at+"/audit", kept[0])
+			w.start()
+			if !running {
+				w.follower("b")
+			}
+			enginetest.Eventually(t, "the other history is in the chain", func() error {
+				items, err := w.items()
+				if err != nil {
+					return err
+				}
+				seen := map[string]int{}
+				for _, it := range items {
+					seen[it.Reason]++
+					seen[it.Source+" "+it.Type]++
+				}
+				for _, reason := range other {
+					if seen[reason] != 1 {
+						return fmt.Errorf("%q is %d times in the chain", reason, seen[reason])
+					}
+				}
+				if a, b := seen[wire.Stream+" "+TypeRestart], seen["KV_keys "+TypeRestart]; a != 1 || b != 1 {
+					return fmt.Errorf("%d and %d restarts are named", a, b)
+				}
+				return nil
+			})
+		})
+	}
 }
 
 func TestBreaksAreFound(t *testing.T) {

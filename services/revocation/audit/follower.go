@@ -141,7 +141,7 @@ func (f *Follower) session(ctx context.Context) (err error) {
 			}
 			at := Place{Made: made}
 			if m != nil {
-				at.Sequence = m.sequence
+				at.Sequence, at.Stored = m.sequence, m.at.UTC()
 			}
 			f.mu.Lock()
 			f.upto[stream] = at
@@ -213,12 +213,12 @@ func (p *page) take(a arrival) {
 		now := time.Now().UTC()
 		p.items = append(p.items, Item{
 			Source: a.source, Sequence: was.Sequence, Stored: now, At: now, Type: TypeRestart, Actor: "revocation",
-			Reason: fmt.Sprintf("the stream of %s was read up to %d, and is another one now, made %s, or ends before that",
+			Reason: fmt.Sprintf("the stream of %s was read up to %d, and is another one now, made %s, or has other messages there, or ends before that",
 				was.Made.Format(time.RFC3339), was.Sequence, a.made.Format(time.RFC3339)),
 		})
 		return
 	}
-	p.upto[a.source] = Place{Made: a.made, Sequence: a.message.sequence}
+	p.upto[a.source] = Place{Made: a.made, Sequence: a.message.sequence, Stored: a.message.at.UTC()}
 	if it, ok := a.message.item(); ok {
 		p.items = append(p.items, it)
 		p.bytes += len(it.Event) + 512

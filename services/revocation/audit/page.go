@@ -28,6 +28,9 @@ type Page struct {
 type Place struct {
 	Made     time.Time `json:"made"` // when the source stream was made: it is another one if that changes
 	Sequence uint64    `json:"sequence"`
+	// Stored is when the message there was stored: if it has another time there, the
+	// stream went back and has grown again. Zero in pages of older versions.
+	Stored time.Time `json:"stored,omitzero"`
 }
 
 // The types of items besides those of the log's events.

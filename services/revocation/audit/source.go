@@ -66,20 +66,28 @@ func (s *source) read(ctx context.Context) error {
 		}
 		from = Place{}
 	}
+	// What was read last is read once more: it shows whether this is still the stream
+	// that it was, which may have gone back and have grown past that place since.
 	c, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from.Sequence + 1, InactiveThreshold: 2 * checkEvery,
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: max(from.Sequence, 1), InactiveThreshold: 2 * checkEvery,
 		MaxResetAttempts: 1, // by default it tries for ever, whatever ctx says
 	})
 	if err != nil {
-		return fmt.Errorf("read from %d: %w", from.Sequence+1, err)
+		return fmt.Errorf("read from %d: %w", from.Sequence, err)
 	}
 	it, err := c.Messages(jetstream.PullMaxMessages(256))
 	if err != nil {
-		return fmt.Errorf("read from %d: %w", from.Sequence+1, err)
+		return fmt.Errorf("read from %d: %w", from.Sequence, err)
 	}
 	defer it.Stop()
+	return s.take(ctx, it, from, info.Created)
+}
+
+// take hands on what comes, for a while.
+func (s *source) take(ctx context.Context, it jetstream.MessagesContext, from Place, made time.Time) error {
 	window, cancel := context.WithTimeout(ctx, checkEvery)
 	defer cancel()
+	consumer := ""
 	for {
 		msg, err := it.Next(jetstream.NextContext(window))
 		if window.Err() != nil {
@@ -92,10 +100,22 @@ func (s *source) read(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = s.put(ctx, &stored{
+		if consumer == "" {
+			consumer = meta.Consumer
+		}
+		if meta.Consumer != consumer {
+			return nil // the server that had it is gone, and what goes on may have another history
+		}
+		m := &stored{
 			source: s.name, sequence: meta.Sequence.Stream, at: meta.Timestamp, subject: msg.Subject(), header: msg.Headers(), body: msg.Data(),
-		}, info.Created)
-		if err != nil {
+		}
+		if m.sequence == from.Sequence {
+			if from.Stored.IsZero() || from.Stored.Equal(m.at) {
+				continue
+			}
+			return s.put(ctx, nil, made) // and it is read from its beginning
+		}
+		if err := s.put(ctx, m, made); err != nil {
 			return err
 		}
 	}
