@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -286,5 +287,80 @@ func TestMessageOfAFormerEpochCountsWhereItStands(t *testing.T) {
 		if !l.View().Hit(keyOf("principal:late"), made) {
 			t.Errorf("%s: the late cut misses what was made before it", name)
 		}
+	}
+}
+
+// TestMessageThatIsMissingInTheMiddleIsLost: a broker that is started on a file with a
+// flipped byte serves the log without that message, and says nothing. A service that
+// reads it anew takes back from Redis what was lost, one that had read it from memory.
+func TestMessageThatIsMissingInTheMiddleIsLost(t *testing.T) {
+	for _, running := range []bool{false, true} {
+		t.Run(fmt.Sprintf("running=%t", running), func(t *testing.T) {
+			n := enginetest.NATS(t)
+			nc := n.Conn(t, "revocation")
+			var was *Ledger
+			remembers := func(c *Config) {
+				c.Remembered = func(_ context.Context, yield func(revoke.Key, revoke.State) bool) error {
+					if was != nil {
+						was.View().All(yield)
+					}
+					return nil
+				}
+			}
+			l := start(t, nc, remembers)
+			mustCommit(t, l.Ledger, request("k1", commit.Revoke, "principal:alice"))
+			cut := mustCommit(t, l.Ledger, request("k2", commit.Revoke, "principal:bob", "session:s"))
+			mustCommit(t, l.Ledger, request("k3", commit.Hold, "client:shared"))
+			mustCommit(t, l.Ledger, request("k4", commit.Revoke, "principal:carol"))
+			former := l.Epoch()
+			if !running {
+				l.stop()
+				was = l.Ledger
+			}
+			n.Stop()
+			flip(t, n.Dir, cut.ID)
+			n.Start(t)
+			again := l
+			if !running {
+				again = start(t, nc, remembers)
+			}
+			waitEpoch(t, again.Ledger, former)
+			again.stop()
+			fresh := start(t, nc, nil)
+			if fresh.Epoch() != again.Epoch() {
+				t.Errorf("epoch %d after one more start, was %d: what was made good is found again", fresh.Epoch(), again.Epoch())
+			}
+			v := fresh.View()
+			if !v.Hit(keyOf("principal:bob"), revoke.Stamp{Epoch: former, Seq: cut.Sequence - 1}) || !v.Hit(keyOf("session:s"), revoke.Stamp{Epoch: former, Seq: 1 << 40}) {
+				t.Error("the lost entry is not in the log again")
+			}
+			if v.Hit(keyOf("principal:bob"), revoke.Stamp{Epoch: former, Seq: cut.Sequence + 1}) {
+				t.Error("what was made after the lost entry is hit by it")
+			}
+			if !v.Blocked(keyOf("client:shared")) || !v.Hit(keyOf("principal:carol"), revoke.Stamp{Epoch: former, Seq: 1}) {
+				t.Error("what stood above the lost entry is gone")
+			}
+		})
+	}
+}
+
+// flip changes a byte of the message with an id in the log's file.
+func flip(t testing.TB, dir, id string) {
+	t.Helper()
+	blocks, err := filepath.Glob(filepath.Join(dir, "jetstream", "*", "streams", wire.Stream, "msgs", "*.blk"))
+	if err != nil || len(blocks) != 1 {
+		t.Fatalf("blocks %q, %v", blocks, err)
+	}
+	data, err := os.ReadFile(blocks[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := bytes.Index(data, []byte(id))
+	if i < 0 {
+		t.Fatalf("no message with the id %s", id)
+	}
+	data[i] ^= 1
+	if err := os.WriteFile(blocks[0], data, 0o600); err != nil {
+		t.Fatal(err)
 	}
 }

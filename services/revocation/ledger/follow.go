@@ -21,6 +21,7 @@ const sweepEvery = time.Minute
 func (l *Ledger) Run(ctx context.Context) error {
 	defer l.notReady("it is stopping")
 	defer l.ticks.close()
+	defer l.looking.Wait()
 	if !l.untilDone(ctx, "set up the stream", l.setUpStream) {
 		return nil
 	}
@@ -78,7 +79,10 @@ func (l *Ledger) vanished(ctx context.Context) bool {
 
 func (l *Ledger) again(ctx context.Context, what string) {
 	l.notReady("%s", what)
-	l.untilDone(ctx, what, l.resync)
+	if l.untilDone(ctx, what, l.resync) && l.unlooked {
+		l.unlooked = false
+		l.lookBackLater(ctx)
+	}
 }
 
 // untilDone tries until it is done (true) or ctx ends.
@@ -116,6 +120,9 @@ func (l *Ledger) start(ctx context.Context) error {
 	if _, err := l.reload(ctx); err != nil {
 		return err
 	}
+	if why := l.foundHole(); why != "" {
+		return l.newEpoch(ctx, l.ownProof(why))
+	}
 	if err := l.finishEpoch(ctx); err != nil {
 		return err
 	}
@@ -127,7 +134,9 @@ func (l *Ledger) start(ctx context.Context) error {
 // resync is for a lost connection or a gap: it reads what came after the head,
 // if the log still has that very message; otherwise the log went back.
 func (l *Ledger) resync(ctx context.Context) error {
-	l.connections = l.broker.Reconnects()
+	if is := l.broker.Reconnects(); is != l.connections {
+		l.connections, l.unlooked = is, true
+	}
 	l.drain()
 	if l.owed != nil {
 		return l.adopt(ctx)
@@ -154,6 +163,9 @@ func (l *Ledger) resync(ctx context.Context) error {
 	}
 	if err := l.readOn(ctx, tick.Seq); err != nil {
 		return err
+	}
+	if why := l.foundHole(); why != "" {
+		return l.newEpoch(ctx, l.ownProof(why))
 	}
 	l.ready()
 	return nil
@@ -228,6 +240,9 @@ func (l *Ledger) onFeed(ctx context.Context, m *nats.Msg) error {
 		if err := l.readOn(readCtx, s.Sequence-1); err != nil {
 			return err
 		}
+		if why := l.foundHole(); why != "" {
+			l.wentBack(why)
+		}
 	}
 	return l.take(ctx, s, m.Header.Get(wire.Header))
 }
@@ -267,6 +282,10 @@ func placed(s wire.Stored, here uint64) wire.Stored {
 func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 	s = placed(s, l.here)
 	m := s.Message
+	l.passes(s.Sequence, s.Time)
+	if m.Kind == wire.KindEpoch && m.Epoch > l.here {
+		l.holes = nil
+	}
 	l.here = max(l.here, m.Epoch)
 	pos := s.Position()
 	for k, st := range m.States(pos.Stamp) {

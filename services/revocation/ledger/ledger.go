@@ -42,6 +42,10 @@ type Ledger struct {
 	owed        *memory // what must be committed again
 	here        uint64  // the epoch of the head
 	connections uint64  // which connection the feed was last whole on
+	holes       []hole  // above the newest epoch
+	unlooked    bool    // the log has to be held against what is known, after a reconnect
+	stopLooking context.CancelFunc
+	looking     sync.WaitGroup
 
 	mu        sync.Mutex
 	ring      *ring

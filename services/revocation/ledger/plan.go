@@ -191,7 +191,7 @@ func lifeOf(t revoke.Target, record bool, foreign map[string]time.Duration) time
 // ttlOf is how long the broker keeps the message: until + slack, an hour at least.
 func ttlOf(until int64, now time.Time) time.Duration {
 	left := time.Unix(until, 0).Sub(now) + wire.Slack
-	return max(left.Truncate(time.Second), time.Hour)
+	return max(left.Truncate(time.Second), leastLife)
 }
 
 // Event is the body of a message in the log: a CloudEvent, for those with

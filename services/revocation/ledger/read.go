@@ -66,7 +66,7 @@ func (l *Ledger) reload(ctx context.Context) (*history, error) {
 	for _, o := range l.observers {
 		o.Restarted()
 	}
-	l.here = 0
+	l.here, l.holes = 0, nil
 	err = l.read(ctx, 1, tick.Seq, func(s wire.Stored, rawHeader string) error {
 		s = placed(s, l.here)
 		for k, st := range s.Message.States(s.Position().Stamp) {
