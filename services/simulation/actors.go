@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/quash-project/quash/services/revocation/fleet"
@@ -30,7 +31,7 @@ func clientTarget(n int) revoke.Target {
 type record struct {
 	thing
 	id     string
-	ending bool // marked: no token is made of it any more
+	ending atomic.Bool // marked: no token is made of it any more
 }
 
 // issuer makes records and tokens: the stamp first, then what it is made of.
@@ -58,7 +59,7 @@ func (i *issuer) make(ctx context.Context, name string, targets []revoke.Target,
 		x.targets = append(x.targets, k)
 	}
 	if of != nil {
-		if of.ending {
+		if of.ending.Load() {
 			return nil
 		}
 		if _, hit := view.HitAny(of.targets, of.stamp); hit || r.Position().Less(of.stamp) && x.stamp.Less(of.stamp) {
@@ -109,7 +110,7 @@ func (s *scenario) respond(ctx context.Context, n int) {
 			target = clientTarget(s.w.c.below(2))
 		case 2, 3:
 			if r := s.record(); r != nil {
-				r.ending = true // mark, log, finish
+				r.ending.Store(true) // mark, log, finish
 				target = keyTarget(r.id)
 			}
 		case 4, 5:

@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -33,6 +34,7 @@ type broker struct {
 	mu       sync.Mutex
 	messages []stored // ascending
 	last     uint64
+	nextEnd  time.Time // nothing expires before
 	made     bool
 	down     bool // it has no leader
 	ears     map[*ear]bool
@@ -119,6 +121,9 @@ func (b *broker) put(m *nats.Msg) (uint64, error) {
 		n, _ := strconv.ParseInt(text, 10, 64)
 		s.expires = s.at.Add(time.Duration(n) * time.Second)
 	}
+	if !s.expires.IsZero() && s.expires.Before(b.nextEnd) {
+		b.nextEnd = s.expires
+	}
 	b.messages = append(b.messages, s)
 	for e := range b.ears {
 		select {
@@ -130,11 +135,20 @@ func (b *broker) put(m *nats.Msg) (uint64, error) {
 }
 
 func (b *broker) expire() {
-	now, kept := time.Now(), b.messages[:0:0]
+	now := time.Now()
+	if now.Before(b.nextEnd) {
+		return
+	}
+	b.nextEnd = now.Add(time.Hour)
+	kept := b.messages[:0:0]
 	for _, s := range b.messages {
-		if s.expires.IsZero() || now.Before(s.expires) {
-			kept = append(kept, s)
+		if !s.expires.IsZero() && !now.Before(s.expires) {
+			continue
 		}
+		if !s.expires.IsZero() && s.expires.Before(b.nextEnd) {
+			b.nextEnd = s.expires
+		}
+		kept = append(kept, s)
 	}
 	b.messages = kept
 }
@@ -150,6 +164,17 @@ func (b *broker) rollBack(to uint64) {
 			<-e.queue
 		}
 	}
+	b.mu.Unlock()
+	b.reconnectAll()
+}
+
+// lose has servers that start again on a file with a damaged block: they lack what
+// stood in it, and go on after the end.
+func (b *broker) lose(from, to uint64) {
+	b.mu.Lock()
+	b.messages = slices.DeleteFunc(slices.Clone(b.messages), func(s stored) bool {
+		return from <= s.seq && s.seq <= to && s.subject != wire.LogEpoch
+	})
 	b.mu.Unlock()
 	b.reconnectAll()
 }

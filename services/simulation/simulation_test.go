@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -28,6 +29,9 @@ func TestSimulation(t *testing.T) {
 	if raceDetector {
 		t.Skip("it runs without the race detector, which makes it many times slower: scripts/test has a step of its own")
 	}
+	// It makes much garbage, and keeps little.
+	former := debug.SetGCPercent(800)
+	t.Cleanup(func() { debug.SetGCPercent(former) })
 	from := *first
 	if from == 0 {
 		from = rand.Uint64() >> 16
@@ -52,15 +56,15 @@ func TestSimulation(t *testing.T) {
 					enc.EncodeTime = zapcore.TimeEncoderOfLayout("15:04:05.000")
 					log = zap.New(zapcore.NewCore(zapcore.NewConsoleEncoder(enc), zapcore.Lock(zapcore.AddSync(&said)), zap.DebugLevel))
 				}
-				var trace []string
-				r := Run(seed, *length, log, func(format string, args ...any) { trace = append(trace, fmt.Sprintf(format, args...)) })
+				var trace notes
+				r := Run(seed, *length, log, trace.add)
 				mu.Lock()
 				for name, n := range r.Counts {
 					total[name] += n
 				}
 				mu.Unlock()
 				if len(r.Broken) > 0 {
-					t.Errorf("%d broken, the first: %s\n\nwhat had happened:\n  %s", len(r.Broken), strings.Join(r.Broken[:min(3, len(r.Broken))], "\n  "), strings.Join(trace, "\n  "))
+					t.Errorf("%d broken, the first: %s\n\nwhat had happened:\n  %s", len(r.Broken), strings.Join(r.Broken[:min(3, len(r.Broken))], "\n  "), strings.Join(trace.lines, "\n  "))
 					if *logs {
 						t.Log(said.String())
 					}
@@ -68,4 +72,16 @@ func TestSimulation(t *testing.T) {
 			})
 		})
 	}
+}
+
+// notes is what happened in a run. It is safe for concurrent use.
+type notes struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+func (n *notes) add(format string, args ...any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lines = append(n.lines, fmt.Sprintf(format, args...))
 }

@@ -139,7 +139,8 @@ func (t *truth) taken(x *thing, c claim) {
 	}
 	for _, key := range x.targets {
 		for _, f := range t.facts[key] {
-			if !t.hits(f, x, c.at) {
+			// By now: a release that was asked for while it was looked up may be in the answer.
+			if !t.hits(f, x, time.Now()) {
 				continue
 			}
 			if f.lost && (c.epoch <= f.lostIn || !t.isBack(f, c.proved)) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -41,7 +42,7 @@ type world struct {
 type replica struct {
 	w      *world
 	number int
-	life   int // how often it was started
+	life   atomic.Int64 // how often it was started
 	offset time.Duration
 
 	mu     sync.Mutex
@@ -53,7 +54,7 @@ type replica struct {
 	done   chan struct{}
 }
 
-func (r *replica) name() string { return fmt.Sprintf("replica-%d.%d", r.number, r.life) }
+func (r *replica) name() string { return fmt.Sprintf("replica-%d.%d", r.number, r.life.Load()) }
 
 func (r *replica) now() time.Time { return time.Now().Add(r.offset) }
 
@@ -70,7 +71,7 @@ func (r *replica) start() error {
 	if r.ledger != nil {
 		return nil
 	}
-	r.life++
+	r.life.Add(1)
 	w := r.w
 	log := w.log.Named(r.name())
 	r.link = newLink(w.b)

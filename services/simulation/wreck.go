@@ -12,7 +12,7 @@ func (s *scenario) wreck(ctx context.Context) {
 	w := s.w
 	lastBack := time.Now()
 	for pause(ctx, time.Second+w.c.upTo(12*time.Second)) {
-		switch w.c.below(14) {
+		switch w.c.below(15) {
 		case 0, 1:
 			r := w.replicas[w.c.below(len(w.replicas))]
 			s.crash(r)
@@ -77,6 +77,11 @@ func (s *scenario) wreck(ctx context.Context) {
 				time.Sleep(w.c.upTo(10 * time.Second))
 				w.redis.setPolicy(noEviction)
 			})
+		case 14:
+			if time.Since(lastBack) > 20*time.Second {
+				lastBack = time.Now()
+				s.damage()
+			}
 		}
 	}
 }
@@ -123,11 +128,31 @@ func (s *scenario) rollBack(all bool) {
 		w.tracef("the log goes back from %d to %d", last, to)
 		w.b.rollBack(to)
 	}
+	s.wentBack(back{time.Now(), epoch, to})
+}
+
+// damage has the log lose some of its newest messages, and none of those after them.
+func (s *scenario) damage() {
+	w := s.w
+	_, epoch := w.b.fold()
+	w.b.mu.Lock()
+	last := w.b.last
+	w.b.mu.Unlock()
+	from := last - min(last-1, uint64(1+w.c.below(60)))
+	to := from + uint64(w.c.below(4))
+	w.tracef("the log loses %d to %d of %d", from, to, last)
+	w.b.lose(from, to)
+	s.wentBack(back{time.Now(), epoch, last})
+}
+
+// wentBack notes what the log has lost, and who still holds it.
+func (s *scenario) wentBack(b back) {
+	w := s.w
 	in := s.inLog()
 	w.redis.mu.Lock()
 	values := copyOf(w.redis.now.values)
 	w.redis.mu.Unlock()
-	n := w.truth.wentBack(back{time.Now(), epoch, to}, func(f *fact) bool { return !in(f) }, func(f *fact) map[string]bool {
+	n := w.truth.wentBack(b, func(f *fact) bool { return !in(f) }, func(f *fact) map[string]bool {
 		out := map[string]bool{}
 		for _, r := range w.replicas {
 			if l, _, _, ok := r.parts(); ok && covers(l.View().State(f.key), f) {

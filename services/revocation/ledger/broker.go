@@ -72,11 +72,12 @@ type raw struct {
 	seq    uint64
 	data   []byte
 	stored wire.Stored
-	err    error // of the wire part
+	err    error  // of the wire part
+	asked  uint64 // the epoch in which it was asked for
 }
 
-func rawOf(r Raw) raw {
-	out := raw{seq: r.Sequence, data: r.Data}
+func rawOf(r Raw, asked uint64) raw {
+	out := raw{seq: r.Sequence, data: r.Data, asked: asked}
 	out.stored, out.err = r.stored()
 	return out
 }
@@ -89,22 +90,24 @@ var ErrNoMessage = errors.New("no such message in the log")
 func (l *Ledger) getBySeq(ctx context.Context, seq uint64) (raw, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
 	defer cancel()
+	asked := l.Epoch()
 	r, err := l.broker.Get(ctx, seq)
 	if err != nil {
 		return raw{}, err
 	}
-	return rawOf(r), nil
+	return rawOf(r, asked), nil
 }
 
 // getLast reads the newest message of a subject at the leader.
 func (l *Ledger) getLast(ctx context.Context, subject string) (raw, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
 	defer cancel()
+	asked := l.Epoch()
 	r, err := l.broker.Last(ctx, subject)
 	if err != nil {
 		return raw{}, err
 	}
-	return rawOf(r), nil
+	return rawOf(r, asked), nil
 }
 
 // setUpTime bounds one try to create the stream: with three replicas it takes a

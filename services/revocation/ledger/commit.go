@@ -146,24 +146,33 @@ func (l *Ledger) answerOf(p *plan, first raw, own string) (commit.Answer, error)
 	if e.Data.Digest != p.digest {
 		return commit.Answer{}, problem.New(problem.Conflict, "the idempotency key was used for another request; use a new one")
 	}
-	at := l.place(first.stored)
+	at, err := l.place(first)
+	if err != nil {
+		return commit.Answer{}, err
+	}
 	l.sawAck(at, first.stored.Message)
 	return commit.Answer{
 		ID: p.id, Epoch: at.Epoch, Sequence: at.Seq, CommittedAt: first.stored.Message.At, Repeated: first.stored.Message.ID != own,
 	}, nil
 }
 
-// place returns the position of a message that was read by itself.
-func (l *Ledger) place(s wire.Stored) wire.Position {
+// place returns the position of a message that was read by itself. An answer that
+// comes after a new epoch may be of the log that was before: its sequence has been
+// given out again.
+func (l *Ledger) place(r raw) (wire.Position, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	s := r.stored
+	if r.asked != l.epoch {
+		return wire.Position{}, problem.New(problem.Unavailable, "a new epoch of the log began while message %d was read; try again", r.seq)
+	}
 	if it, ok := l.ring.find(s.Sequence); ok && it.id == s.Message.ID {
-		return it.position()
+		return it.position(), nil
 	}
 	if s.Sequence > l.epochSeq {
-		return placed(s, l.epoch).Position()
+		return placed(s, l.epoch).Position(), nil
 	}
-	return s.Position()
+	return s.Position(), nil
 }
 
 func readEvent(body []byte) (Event, error) {

@@ -251,7 +251,7 @@ func (l *Ledger) adopt(ctx context.Context) error {
 	l.lastBegin = time.Now()
 	l.begunAt = l.cfg.Now()
 	l.mu.Unlock()
-	if err := l.addRemembered(ctx); err != nil {
+	if err := l.addRemembered(ctx, l.owed); err != nil {
 		return err
 	}
 	// The log is read after Redis was: what it lacks then, it lacks.
@@ -260,7 +260,7 @@ func (l *Ledger) adopt(ctx context.Context) error {
 		return err
 	}
 	l.whole.forget()
-	if err := l.recommit(ctx, h); err != nil {
+	if err := l.recommit(ctx, l.owed, h.view); err != nil {
 		return err
 	}
 	tick, err := l.commitTick(ctx)

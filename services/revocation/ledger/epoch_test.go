@@ -14,6 +14,7 @@ import (
 	"github.com/quash-project/quash/shared/engine/enginetest"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
 )
 
 // backup copies the log's files while the server is stopped, and returns what
@@ -362,5 +363,99 @@ func flip(t testing.TB, dir, id string) {
 	data[i] ^= 1
 	if err := os.WriteFile(blocks[0], data, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// lateBroker hands on an answer after something else has happened.
+type lateBroker struct {
+	Broker
+	meanwhile func()
+	afterRead func() // and the reading fails
+}
+
+func (b *lateBroker) Read(ctx context.Context, from uint64, yield func(Raw) (bool, error)) error {
+	err := b.Broker.Read(ctx, from, yield)
+	if do := b.afterRead; do != nil {
+		b.afterRead = nil
+		do()
+		return errors.New("the server is gone")
+	}
+	return err
+}
+
+func (b *lateBroker) Get(ctx context.Context, seq uint64) (Raw, error) {
+	r, err := b.Broker.Get(context.WithoutCancel(ctx), seq)
+	if do := b.meanwhile; do != nil && err == nil {
+		b.meanwhile = nil
+		do()
+	}
+	return r, err
+}
+
+// TestAnswerOfTheLogThatWasIsNoAnswer: a repeated request is answered by what the log
+// has; an answer that is under way while the log goes back must not be taken for one of
+// the log that is.
+func TestAnswerOfTheLogThatWasIsNoAnswer(t *testing.T) {
+	n := enginetest.NATS(t)
+	nc := n.Conn(t, "revocation")
+	other := start(t, nc, nil)
+	restore := backup(t, n)
+	enginetest.Eventually(t, "the ledger is back", other.Ready)
+	for i := range 20 {
+		mustCommit(t, other.Ledger, request(fmt.Sprint("k", i), commit.Revoke, fmt.Sprintf("token:t%d", i)))
+	}
+	late := &lateBroker{}
+	l := start(t, nc, func(c *Config) {
+		c.TryTimeout = 20 * time.Second
+		var err error
+		if late.Broker, err = NewBroker(nc, *c); err != nil {
+			t.Fatal(err)
+		}
+		c.Broker = late
+	})
+	former := l.Epoch()
+	late.meanwhile = func() {
+		restore()
+		enginetest.Eventually(t, "a new epoch has begun", func() error {
+			if l.Epoch() == former {
+				return errors.New("not yet")
+			}
+			return l.Ready()
+		})
+	}
+	a, err := l.Commit(t.Context(), request("k19", commit.Revoke, "token:t19"), "test")
+	for problem.KindOf(err) == problem.UnknownOutcome || problem.KindOf(err) == problem.Unavailable {
+		a, err = l.Commit(t.Context(), request("k19", commit.Revoke, "token:t19"), "test")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, s, err := l.Find(t.Context(), a.ID); err != nil || s.Position().Stamp != a.Stamp() {
+		t.Errorf("answered with %s, and the log has it at %s, %v", a.Stamp(), s.Position().Stamp, err)
+	}
+}
+
+// TestLogThatGoesBackWhileAServiceStarts: what a first try had read is remembered by
+// nobody else, and a second one must not take it for a part of the log.
+func TestLogThatGoesBackWhileAServiceStarts(t *testing.T) {
+	n := enginetest.NATS(t)
+	nc := n.Conn(t, "revocation")
+	other := start(t, nc, nil)
+	restore := backup(t, n)
+	enginetest.Eventually(t, "the ledger is back", other.Ready)
+	cut := mustCommit(t, other.Ledger, request("k1", commit.Revoke, "principal:alice"))
+	former := other.Epoch()
+	other.stop()
+	l := start(t, nc, func(c *Config) {
+		b, err := NewBroker(nc, *c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Broker = &lateBroker{Broker: b, afterRead: restore}
+	})
+	waitEpoch(t, l.Ledger, former)
+	l.stop()
+	if fresh := start(t, nc, nil); !fresh.View().Hit(keyOf("principal:alice"), revoke.Stamp{Epoch: former, Seq: cut.Sequence - 1}) {
+		t.Error("what was read before the log went back is not in it again")
 	}
 }

@@ -107,6 +107,23 @@ func (l *Ledger) untilDone(ctx context.Context, what string, fn func(context.Con
 // start reads the whole log for the first time, and begins the first epoch if
 // there is none.
 func (l *Ledger) start(ctx context.Context) error {
+	if l.Head().Seq > 0 {
+		// A try before this one has read something, which the log may have lost since.
+		if err := l.catchUp(ctx); err != nil {
+			return err
+		}
+	} else if err := l.readFirst(ctx); err != nil {
+		return err
+	}
+	if err := l.finishEpoch(ctx); err != nil {
+		return err
+	}
+	l.ready()
+	l.log.Info("the log has been read", zap.Stringer("head", l.Head().Stamp), zap.Int("targets", l.view.Len()))
+	return nil
+}
+
+func (l *Ledger) readFirst(ctx context.Context) error {
 	l.connections = l.broker.Reconnects()
 	err := l.firstEpoch(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) { // it was deleted since it was set up
@@ -123,17 +140,21 @@ func (l *Ledger) start(ctx context.Context) error {
 	if why := l.foundHole(); why != "" {
 		return l.newEpoch(ctx, l.ownProof(why))
 	}
-	if err := l.finishEpoch(ctx); err != nil {
-		return err
-	}
-	l.ready()
-	l.log.Info("the log has been read", zap.Stringer("head", l.Head().Stamp), zap.Int("targets", l.view.Len()))
 	return nil
 }
 
-// resync is for a lost connection or a gap: it reads what came after the head,
-// if the log still has that very message; otherwise the log went back.
+// resync is for a lost connection or a gap.
 func (l *Ledger) resync(ctx context.Context) error {
+	if err := l.catchUp(ctx); err != nil {
+		return err
+	}
+	l.ready()
+	return nil
+}
+
+// catchUp reads what came after the head, if the log still has that very message;
+// otherwise the log went back.
+func (l *Ledger) catchUp(ctx context.Context) error {
 	if is := l.broker.Reconnects(); is != l.connections {
 		l.connections, l.unlooked = is, true
 	}
@@ -167,7 +188,6 @@ func (l *Ledger) resync(ctx context.Context) error {
 	if why := l.foundHole(); why != "" {
 		return l.newEpoch(ctx, l.ownProof(why))
 	}
-	l.ready()
 	return nil
 }
 
@@ -253,6 +273,9 @@ func (l *Ledger) incomplete(s wire.Stored, err error) {
 	l.notReady("the message at %d of the log can't be read by this version", s.Sequence)
 }
 
+// adoptPatience bounds one try to adopt an epoch that another replica has begun.
+const adoptPatience = 30 * time.Second
+
 // take applies the next message, or a new epoch.
 func (l *Ledger) take(ctx context.Context, s wire.Stored, rawHeader string) error {
 	if s.Sequence <= l.Head().Seq {
@@ -261,6 +284,9 @@ func (l *Ledger) take(ctx context.Context, s wire.Stored, rawHeader string) erro
 	if s.Message.Kind == wire.KindEpoch && s.Message.Epoch > l.Epoch() {
 		l.log.Warn("another replica has begun a new epoch", zap.Uint64("epoch", s.Message.Epoch))
 		l.notReady("it reads the log again, since a new epoch has begun")
+		// Bounded, as everything that asks the broker: what is owed is done by resync then.
+		ctx, cancel := context.WithTimeout(ctx, adoptPatience)
+		defer cancel()
 		return l.adopt(ctx)
 	}
 	l.apply(s, rawHeader)

@@ -54,18 +54,18 @@ const (
 )
 
 // addRemembered reads what Redis holds.
-func (l *Ledger) addRemembered(ctx context.Context) error {
+func (l *Ledger) addRemembered(ctx context.Context, m *memory) error {
 	if l.cfg.Remembered == nil {
 		return nil
 	}
-	l.owed.redis = map[revoke.Key]revoke.State{}
+	m.redis = map[revoke.Key]revoke.State{}
 	var err error
 	for try := range rememberTries {
 		if try > 0 && !pause(ctx, rememberPause) {
 			break
 		}
 		err = l.cfg.Remembered(ctx, func(k revoke.Key, s revoke.State) bool {
-			l.owed.redis[k] = l.owed.redis[k].Merge(s)
+			m.redis[k] = m.redis[k].Merge(s)
 			return ctx.Err() == nil
 		})
 		if err == nil {
@@ -94,12 +94,12 @@ type lost struct {
 // recommit commits again, under the current epoch, what memory and Redis hold
 // and the log lacks: cuts, ends, holds that were not released, and releases of
 // those that would count again.
-func (l *Ledger) recommit(ctx context.Context, h *history) error {
-	j := l.newJudge(l.owed, h.view)
+func (l *Ledger) recommit(ctx context.Context, m *memory, log *revoke.View) error {
+	j := l.newJudge(m, log)
 	for k, s := range l.view.All {
 		j.hear(k, s, false)
 	}
-	for k, s := range l.owed.redis {
+	for k, s := range m.redis {
 		if known := l.view.State(k); known.Merge(s) != known {
 			j.hear(k, s, true)
 		}
@@ -116,8 +116,8 @@ func (l *Ledger) finishEpoch(ctx context.Context) error {
 	if l.cfg.Remembered == nil || len(epochs) == 0 || !young {
 		return nil
 	}
-	l.owed = &memory{epochs: epochs[:len(epochs)-1]}
-	if err := l.addRemembered(ctx); err != nil {
+	m := &memory{epochs: epochs[:len(epochs)-1]}
+	if err := l.addRemembered(ctx, m); err != nil {
 		return err
 	}
 	tick, err := l.commitTick(ctx)
@@ -127,14 +127,10 @@ func (l *Ledger) finishEpoch(ctx context.Context) error {
 	if err := l.readOn(ctx, tick.Seq); err != nil {
 		return err
 	}
-	if l.owed == nil {
+	if l.view.Epochs().Current().Number != epochs.Current().Number {
 		return nil // another epoch was among what was read, and adopting it did all of this
 	}
-	if err := l.recommit(ctx, &history{view: l.view}); err != nil {
-		return err
-	}
-	l.owed = nil
-	return nil
+	return l.recommit(ctx, m, l.view)
 }
 
 // judge gathers what a log lacks.

@@ -209,9 +209,10 @@ func (l *Ledger) Find(ctx context.Context, id string) (Event, wire.Stored, error
 		return Event{}, wire.Stored{}, err
 	}
 	e, err := readEvent(r.data)
+	at, wrong := l.place(r)
 	s := r.stored
-	s.Message.Epoch = l.place(s).Epoch
-	return e, s, errors.Join(err, r.err)
+	s.Message.Epoch = at.Epoch
+	return e, s, errors.Join(err, r.err, wrong)
 }
 
 // EventAt returns the event of a message that was applied.
@@ -232,7 +233,11 @@ func (l *Ledger) EventOf(ctx context.Context, at revoke.Stamp) (Event, error) {
 	if err != nil {
 		return Event{}, err
 	}
-	if l.place(r.stored).Epoch != at.Epoch {
+	stands, err := l.place(r)
+	if err != nil {
+		return Event{}, err
+	}
+	if stands.Epoch != at.Epoch {
 		return Event{}, ErrNoMessage
 	}
 	return readEvent(r.data)
