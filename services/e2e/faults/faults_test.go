@@ -14,6 +14,7 @@ import (
 
 type fault struct {
 	why, file, pkg, test string
+	args                 []string // of the test
 	old, new             string
 }
 
@@ -36,10 +37,13 @@ func parse(t *testing.T, path string) fault {
 		if test, ok := strings.CutPrefix(line, "test: "); ok {
 			f.pkg, f.test, _ = strings.Cut(test, " ")
 		}
+		if args, ok := strings.CutPrefix(line, "args: "); ok {
+			f.args = strings.Fields(args)
+		}
 	}
 	f.old, f.new = before, after
 	if !ok1 || !ok2 || f.why == "" || f.file == "" || f.pkg == "" || f.test == "" || f.old == "" || f.old == f.new {
-		t.Fatalf("%s: want # why, file:, test: PACKAGE NAME, --- replace, --- with", path)
+		t.Fatalf("%s: want # why, file:, test: PACKAGE NAME, args: (if any), --- replace, --- with", path)
 	}
 	return f
 }
@@ -88,6 +92,7 @@ func TestEveryFaultIsCaught(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "go", "test", "-vet=off", "-count=1", "-timeout", "150s", "-run", "^"+f.test+"$", f.pkg)
+			cmd.Args = append(cmd.Args, f.args...)
 			cmd.Dir = root
 			// The overlay goes by GOFLAGS so that a test which builds the command
 			// line builds it with the fault too.
