@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,7 +21,7 @@ import (
 
 var (
 	first  = flag.Uint64("first", 1, "the first seed; 0: a random one")
-	seeds  = flag.Int("seeds", 12, "how many seeds")
+	seeds  = flag.Int("seeds", 300, "how many seeds")
 	length = flag.Duration("length", 3*time.Minute, "virtual time of each")
 	logs   = flag.Bool("logs", false, "show what the parts log")
 )
@@ -38,6 +39,7 @@ func TestSimulation(t *testing.T) {
 	}
 	var mu sync.Mutex
 	total := map[string]int{}
+	var enough atomic.Bool // with -failfast: one has failed
 	began := time.Now()
 	t.Cleanup(func() {
 		t.Logf("seeds %d to %d, %s of virtual time each, in %s", from, from+uint64(*seeds)-1, *length, time.Since(began).Round(time.Second))
@@ -48,6 +50,9 @@ func TestSimulation(t *testing.T) {
 	for seed := from; seed < from+uint64(*seeds); seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
 			t.Parallel()
+			if enough.Load() {
+				t.Skip("another one has failed")
+			}
 			synctest.Test(t, func(t *testing.T) {
 				log := zap.NewNop()
 				var said bytes.Buffer
@@ -64,6 +69,7 @@ func TestSimulation(t *testing.T) {
 				}
 				mu.Unlock()
 				if len(r.Broken) > 0 {
+					enough.Store(flag.Lookup("test.failfast").Value.String() == "true")
 					t.Errorf("%d broken, the first: %s\n\nwhat had happened:\n  %s", len(r.Broken), strings.Join(r.Broken[:min(3, len(r.Broken))], "\n  "), strings.Join(trace.lines, "\n  "))
 					if *logs {
 						t.Log(said.String())

@@ -158,19 +158,28 @@ func (l *Ledger) answerOf(p *plan, first raw, own string) (commit.Answer, error)
 
 // place returns the position of a message that was read by itself. An answer that
 // comes after a new epoch may be of the log that was before: its sequence has been
-// given out again.
+// given out again. The other way round the log may have gone back, and this service
+// has not heard of the new epoch yet.
 func (l *Ledger) place(r raw) (wire.Position, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	s := r.stored
-	if r.asked != l.epoch {
-		return wire.Position{}, problem.New(problem.Unavailable, "a new epoch of the log began while message %d was read; try again", r.seq)
+	l.mu.Lock()
+	epoch, begins := l.epoch, l.epochSeq
+	var it item
+	known, has := l.ring.find(s.Sequence)
+	if has {
+		it = *known
 	}
-	if it, ok := l.ring.find(s.Sequence); ok && it.id == s.Message.ID {
+	l.mu.Unlock()
+	if has && it.id != s.Message.ID {
+		l.wentBack(fmt.Sprintf("another message than was read there stands at %d", s.Sequence))
+	}
+	switch {
+	case r.asked != epoch || l.doubts(epoch):
+		return wire.Position{}, problem.New(problem.Unavailable, "a new epoch of the log began, or has to, while message %d was read; try again", r.seq)
+	case has:
 		return it.position(), nil
-	}
-	if s.Sequence > l.epochSeq {
-		return placed(s, l.epoch).Position(), nil
+	case s.Sequence > begins:
+		return placed(s, epoch).Position(), nil
 	}
 	return s.Position(), nil
 }

@@ -73,7 +73,12 @@ func (l *Ledger) ownProof(why string) proof {
 // wentBack tells Run that the log went back, as this service itself saw.
 func (l *Ledger) wentBack(why string) { l.tell(l.ownProof(why)) }
 
+func (l *Ledger) doubts(epoch uint64) bool { return epoch != 0 && l.doubt.Load() == epoch }
+
 func (l *Ledger) tell(p proof) {
+	if p.by == ownName {
+		l.doubt.Store(p.epoch)
+	}
 	select {
 	case l.proofs <- p:
 	default: // one is waiting already, and one is enough
@@ -87,10 +92,7 @@ func (l *Ledger) onProof(ctx context.Context, p proof) {
 		p.end(problem.New(problem.Conflict, "another epoch, %d, has begun meanwhile; see whether yours is still needed", l.Epoch()))
 		return
 	}
-	l.mu.Lock()
-	since := time.Since(l.lastBegin)
-	early := !l.lastBegin.IsZero() && since < l.cfg.EpochGap
-	l.mu.Unlock()
+	since, early := l.early()
 	if early && p.order == nil {
 		l.log.Warn("the log is said to have gone back, less than a minute after a new epoch: not believed yet",
 			zap.String("why", p.why), zap.String("by", p.by), zap.Duration("since", since))
@@ -109,6 +111,15 @@ func (l *Ledger) onProof(ctx context.Context, p proof) {
 	} else {
 		p.end(errStopped)
 	}
+}
+
+// early reports whether a new epoch has begun so short a time ago that another one is
+// not begun yet.
+func (l *Ledger) early() (since time.Duration, early bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	since = time.Since(l.lastBegin)
+	return since, !l.lastBegin.IsZero() && since < l.cfg.EpochGap
 }
 
 // end tells whoever has ordered it how it ended.

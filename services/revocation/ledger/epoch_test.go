@@ -370,13 +370,18 @@ func flip(t testing.TB, dir, id string) {
 type lateBroker struct {
 	Broker
 	meanwhile func()
-	afterRead func() // and the reading fails
+	afterRead func() // and the reading fails, and the next one before it has begun
+	fails     bool
 }
 
 func (b *lateBroker) Read(ctx context.Context, from uint64, yield func(Raw) (bool, error)) error {
+	if b.fails {
+		b.fails = false
+		return errors.New("the server is not there yet")
+	}
 	err := b.Broker.Read(ctx, from, yield)
 	if do := b.afterRead; do != nil {
-		b.afterRead = nil
+		b.afterRead, b.fails = nil, true
 		do()
 		return errors.New("the server is gone")
 	}

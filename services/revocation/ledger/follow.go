@@ -35,6 +35,8 @@ func (l *Ledger) Run(ctx context.Context) error {
 	defer sweep.Stop()
 	recheck := time.NewTicker(clockCheckEvery)
 	defer recheck.Stop()
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 
 	if !l.untilDone(ctx, "read the log", l.start) {
 		return nil
@@ -62,7 +64,12 @@ func (l *Ledger) Run(ctx context.Context) error {
 				l.again(ctx, "make the log again, which is gone")
 			}
 		case <-recheck.C:
+			if _, early := l.early(); !early && l.doubts(l.Epoch()) { // its proof found no place
+				l.again(ctx, "begin a new epoch, since the log went back")
+			}
 			l.recheckClock(ctx)
+		case <-look.C:
+			l.lookBackLater(ctx)
 		case <-sweep.C:
 			l.view.Drop(l.cfg.Now().Unix())
 		}
@@ -107,7 +114,7 @@ func (l *Ledger) untilDone(ctx context.Context, what string, fn func(context.Con
 // start reads the whole log for the first time, and begins the first epoch if
 // there is none.
 func (l *Ledger) start(ctx context.Context) error {
-	if l.Head().Seq > 0 {
+	if l.owed != nil || l.Head().Seq > 0 {
 		// A try before this one has read something, which the log may have lost since.
 		if err := l.catchUp(ctx); err != nil {
 			return err
@@ -161,6 +168,9 @@ func (l *Ledger) catchUp(ctx context.Context) error {
 	l.drain()
 	if l.owed != nil {
 		return l.adopt(ctx)
+	}
+	if l.doubts(l.Epoch()) {
+		return l.newEpoch(ctx, l.ownProof("this service has seen that the log went back"))
 	}
 	same, err := l.sameHistory(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -255,7 +265,7 @@ func (l *Ledger) onFeed(ctx context.Context, m *nats.Msg) error {
 		}
 		return nil
 	case s.Sequence > head.Seq+1:
-		readCtx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		readCtx, cancel := context.WithTimeout(ctx, gapPatience)
 		defer cancel()
 		if err := l.readOn(readCtx, s.Sequence-1); err != nil {
 			return err
@@ -272,6 +282,10 @@ func (l *Ledger) incomplete(s wire.Stored, err error) {
 	l.log.Error("a message of the log can't be read; this service accepts nothing until it runs a version that can", zap.Uint64("sequence", s.Sequence), zap.Error(err))
 	l.notReady("the message at %d of the log can't be read by this version", s.Sequence)
 }
+
+// gapPatience bounds the reading of what the feed has left out: meanwhile nothing else
+// is heard. A longer gap is read by resync.
+const gapPatience = 10 * time.Second
 
 // adoptPatience bounds one try to adopt an epoch that another replica has begun.
 const adoptPatience = 30 * time.Second

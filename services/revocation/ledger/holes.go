@@ -53,24 +53,45 @@ func (l *Ledger) foundHole() string {
 	return ""
 }
 
-// lookBack holds the log against the newest messages that are known here, after a
-// reconnect: a server that has started again may have lost one in the middle, which its
-// end does not show. It runs beside everything else, and tells Run what it finds.
+// lookEvery is how often the log is held against what is known of it, besides after
+// each reconnect: on three nodes another server may have become the one that is read
+// while this service stayed connected.
+const lookEvery = 5 * time.Minute
+
+// lookBack holds the log against the newest messages that are known here: a server that
+// has started on a damaged file may lack one in the middle, which its end does not show.
+// It runs beside everything else, and tells Run what it finds.
 func (l *Ledger) lookBack(ctx context.Context) {
+	for {
+		p, err := l.compare(ctx)
+		if p.why != "" {
+			l.tell(p)
+		}
+		if err == nil {
+			return
+		}
+		if !pause(ctx, time.Second) {
+			l.log.Warn("the log could not be held against what is known of it; that is done again in some minutes", zap.Error(err))
+			return
+		}
+	}
+}
+
+// compare returns a proof that the log lacks something, with an empty why if it does
+// not.
+func (l *Ledger) compare(ctx context.Context) (proof, error) {
 	p := l.ownProof("")
 	l.mu.Lock()
-	known := make([]item, 0, l.ring.len())
-	for i := range l.ring.len() {
-		if it := l.ring.at(i); it.seq > l.epochSeq {
-			known = append(known, item{seq: it.seq, id: it.id, time: it.time})
-		}
+	known := make([]item, l.ring.len())
+	for i := range known {
+		it := l.ring.at(i)
+		known[i] = item{seq: it.seq, id: it.id, time: it.time}
 	}
 	l.mu.Unlock()
 	if len(known) == 0 {
-		return
+		return p, nil
 	}
-	newest := known[len(known)-1]
-	i := 0
+	newest, i := known[len(known)-1], 0
 	err := l.broker.Read(ctx, known[0].seq, func(r Raw) (bool, error) {
 		for ; i < len(known) && known[i].seq < r.Sequence; i++ {
 			if h := (hole{known[i].seq, known[i].seq, known[i].time}); h.lost(newest.time) {
@@ -81,21 +102,16 @@ func (l *Ledger) lookBack(ctx context.Context) {
 		if i == len(known) {
 			return false, nil
 		}
-		if s, err := r.stored(); r.Sequence == known[i].seq && (err != nil || s.Message.ID != known[i].id) {
-			p.why = fmt.Sprintf("the log has another message at %d than this service has read there", r.Sequence)
-			return false, nil
-		}
 		if r.Sequence == known[i].seq {
+			if s, err := r.stored(); err != nil || s.Message.ID != known[i].id {
+				p.why = fmt.Sprintf("the log has another message at %d than this service has read there", r.Sequence)
+				return false, nil
+			}
 			i++
 		}
 		return r.Sequence < newest.seq, nil
 	})
-	switch {
-	case p.why != "":
-		l.tell(p)
-	case err != nil && ctx.Err() == nil:
-		l.log.Warn("the log could not be held against what is known of it; the next reconnect does that again", zap.Error(err))
-	}
+	return p, err
 }
 
 // lookBackLater has lookBack run by itself; one that still runs asks another server.

@@ -28,7 +28,10 @@ type Ledger struct {
 	state   atomic.Pointer[readiness]
 	// seen is the highest sequence that was applied or acknowledged in this
 	// history; a commit at or below it shows that the log went back.
-	seen   atomic.Uint64
+	seen atomic.Uint64
+	// doubt is the epoch in which this service itself saw that the log went back. Its
+	// positions mean something else now, so nothing is answered until the next one.
+	doubt  atomic.Uint64
 	proofs chan proof
 	lost   chan struct{} // the broker has no stream for what was published
 	feed   chan *nats.Msg
@@ -106,6 +109,9 @@ func (l *Ledger) Replica() string { return l.replica }
 func (l *Ledger) Ready() error {
 	if err := l.state.Load().err; err != nil {
 		return err
+	}
+	if l.doubts(l.Epoch()) {
+		return problem.New(problem.Unavailable, "the revocation service is not ready: the log went back, and a new epoch is to begin")
 	}
 	return l.clock.check()
 }

@@ -94,8 +94,8 @@ func (l *Ledger) publish(ctx context.Context, o outgoing) (wire.Position, error)
 		}
 		return p, errWentBack
 	}
-	if o.message.Kind != wire.KindEpoch && l.Epoch() != epoch {
-		return p, fmt.Errorf("%w: a new epoch has begun", errUnknown)
+	if o.message.Kind != wire.KindEpoch && (l.Epoch() != epoch || l.doubts(epoch)) {
+		return p, fmt.Errorf("%w: a new epoch has begun, or has to", errUnknown)
 	}
 	l.sawAck(p, o.message)
 	return p, nil
