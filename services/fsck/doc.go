@@ -4,7 +4,8 @@
 // It trusts no service: it reads the streams itself, decodes and folds the log by
 // code of its own, and asks no service for anything but where the guards say that
 // they are. What it shares with the services are the words (revoke.State and how two
-// of them merge) and the forms of what stands in Redis.
+// of them merge), the forms of records, of what stands in Redis and of pages of the
+// audit trail, whose chain is verified by the code of quash audit verify.
 //
 // Services may run meanwhile. Whatever can only be ahead of something else is read
 // before it: guards, audit trail, buckets, then the log's head and the log up to

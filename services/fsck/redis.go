@@ -40,6 +40,10 @@ func (c *checker) checkRedis(ctx context.Context) error {
 		return c.readOn(ctx)
 	}
 	shards, strangers, err := c.readRedis(ctx)
+	if err != nil && ctx.Err() == nil {
+		c.differ(Redis, "unreachable", "the view", "%s (name no Redis to leave it out)", err)
+		return c.readOn(ctx)
+	}
 	if err != nil {
 		return fmt.Errorf("the Redis view: %w", err)
 	}
@@ -63,19 +67,42 @@ func (c *checker) checkRedis(ctx context.Context) error {
 
 // readRedis reads every shard, and then what else there is.
 func (c *checker) readRedis(ctx context.Context) (shards []*shardView, strangers []string, err error) {
-	of := 1
-	for n := 0; n < of; n++ {
+	of, err := c.shards(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for n := range max(of, 1) {
 		s, err := c.readWhole(ctx, n)
 		if err != nil {
 			return nil, nil, err
 		}
 		if s != nil {
-			of = s.meta.Shards
 			shards = append(shards, s)
 		}
 	}
+	if of == 0 {
+		c.notLookedAt("keys of Redis that are not the view's: no shard says how many there are")
+		return shards, nil, nil
+	}
 	strangers, err = c.scan(ctx, shards, of)
 	return shards, strangers, err
+}
+
+// mostShards is how many metas are tried for one that says how many there are.
+const mostShards = 64
+
+// shards is how many there are, as the first meta says that can be read; 0: none can.
+func (c *checker) shards(ctx context.Context) (int, error) {
+	for n := range mostShards {
+		m, err := c.meta(ctx, n)
+		switch {
+		case err == nil:
+			return m.Shards, nil
+		case !errors.Is(err, errNoMeta) && !errors.Is(err, errBadMeta):
+			return 0, err
+		}
+	}
+	return 0, nil
 }
 
 // readWhole reads one shard, anew if it is rebuilt meanwhile. nil: there is nothing to

@@ -57,11 +57,20 @@ func (c *checker) readTrail(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	sum, err := audit.Verify(ctx, c.cfg.Log, func(it audit.Item) error {
+	reading, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	silent := time.AfterFunc(patience, func() { stop(errSilent) })
+	defer silent.Stop()
+	sum, err := audit.Verify(reading, c.cfg.Log, func(it audit.Item) error {
+		silent.Reset(patience)
 		c.trail.take(it)
 		return nil
 	})
 	c.report.Items = sum.Items
+	if errors.Is(context.Cause(reading), errSilent) {
+		c.differ(Audit, "stuck", fmt.Sprintf("after %d items", sum.Items), "%s", errSilent)
+		return nil
+	}
 	if broken := (*audit.Broken)(nil); errors.As(err, &broken) {
 		c.differ(Audit, "broken", fmt.Sprint(broken.Number), "%s", broken.Why)
 		return nil

@@ -325,7 +325,7 @@ func (s *scenario) converged() error {
 				want.held = false // it knows of a release that the log has lost
 			}
 			if want != got && (exact || want.ended && !got.ended || want.held && !got.held || got.cut.Less(want.cut)) {
-				return fmt.Errorf("%s has %+v of %s, the log %+v", who, got, name, want)
+				return fmt.Errorf("%s has %+v of %s, the log %+v (states %+v and %+v; epochs %+v; %s)", who, got, name, want, of(k), log.State(k), es, factsOf(f))
 			}
 		}
 		return nil
@@ -352,6 +352,15 @@ func (s *scenario) converged() error {
 		return st
 	}, meta.Epochs, false)) // what it fell back to may be lost everywhere else
 	return errors.Join(errs...)
+}
+
+// factsOf is what was done to a target, for people.
+func factsOf(facts []*fact) string {
+	var out []string
+	for _, f := range facts {
+		out = append(out, fmt.Sprintf("%s asked %s, answered %s as %s", f.op, clock(f.asked), clock(f.acked), f.at))
+	}
+	return strings.Join(out, "; ")
 }
 
 // covers reports whether a state has a fact in it.

@@ -160,7 +160,7 @@ func Serve(ctx context.Context, l Listen, s Service, log *zap.Logger) error {
 	tell(daemon.SdNotifyStopping)
 	log.Info("stopping: finishing open requests")
 	if err == nil {
-		rest(l.Grace, failed)
+		rest(l.Grace, failed, ended)
 	}
 	shutDown(srv, log)
 	finish()
@@ -183,8 +183,9 @@ func leaving(stopping *atomic.Bool, next http.Handler) http.Handler {
 	})
 }
 
-// rest waits, unless the listener fails meanwhile.
-func rest(d time.Duration, failed <-chan error) {
+// rest waits, unless the listener fails or the service ends meanwhile, whose error is
+// left to whoever reads next.
+func rest(d time.Duration, failed <-chan error, ended chan error) {
 	if d <= 0 {
 		return
 	}
@@ -193,6 +194,8 @@ func rest(d time.Duration, failed <-chan error) {
 	select {
 	case <-t.C:
 	case <-failed:
+	case err := <-ended:
+		ended <- err
 	}
 }
 

@@ -5,7 +5,7 @@
 // A service has a provider (Open), with which the ways in begin spans; nothing is
 // global. Everything below them takes the provider of the span in its context:
 //
-//	ctx, span := tracing.Begin(ctx, provider, "POST /v1/revocations", tracing.HTTP(r.Header))
+//	ctx, span := tracing.Begin(ctx, provider, "POST /v1/revocations", r.Header)
 //	...
 //	ctx, span := tracing.Start(ctx, "commit", trace.SpanKindInternal) // nothing, where there is no span in ctx
 //	defer func() { tracing.End(span, err) }()

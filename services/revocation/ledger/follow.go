@@ -166,11 +166,11 @@ func (l *Ledger) catchUp(ctx context.Context) error {
 		l.connections, l.unlooked = is, true
 	}
 	l.drain()
+	if l.doubts(l.Epoch()) { // also when the epoch was not adopted altogether yet
+		return l.newEpoch(ctx, l.ownProof("this service has seen that the log went back"))
+	}
 	if l.owed != nil {
 		return l.adopt(ctx)
-	}
-	if l.doubts(l.Epoch()) {
-		return l.newEpoch(ctx, l.ownProof("this service has seen that the log went back"))
 	}
 	same, err := l.sameHistory(ctx)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
