@@ -43,7 +43,7 @@ func TestStalenessIsNeverUnderstated(t *testing.T) {
 				}
 				accepted, rounds := 0, 1500
 				if raced {
-					rounds = 400
+					rounds = 100
 				}
 				for i := range rounds {
 					if rnd.IntN(3) == 0 {
