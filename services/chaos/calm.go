@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/quash-project/quash/services/quash/api"
@@ -18,22 +19,30 @@ func (r *round) calm(ctx context.Context) ([]Violation, error) {
 	if err := r.w.mend(ctx); err != nil {
 		return nil, err
 	}
+	r.lap("mended")
 	deadline := time.Now().Add(quietTime)
 	if err := r.ready(ctx, deadline); err != nil {
 		return stuck(err), ctx.Err()
 	}
+	r.lap("ready")
 	if err := r.marker(ctx, deadline); err != nil {
 		return stuck(err), ctx.Err()
 	}
+	r.lap("known")
+	var all sync.WaitGroup
 	for _, owner := range r.owners {
-		r.anew(ctx, owner)
+		all.Go(func() { r.anew(ctx, owner) })
 	}
+	all.Wait()
+	r.lap("anew")
 	r.final(ctx)
+	r.lap("final")
 	stored, fold, err := r.w.log.read(ctx, r.w, r.tokens())
 	if err != nil {
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
 	r.w.rec.with(func(h *History) { h.Stored, h.Fold = stored, fold })
+	r.lap("log")
 	return nil, nil
 }
 
@@ -46,7 +55,7 @@ func until(ctx context.Context, deadline time.Time, try func() error) error {
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 

@@ -63,7 +63,7 @@ func Faults() (names []string) {
 	return names
 }
 
-// choose takes one or two faults by their weight.
+// choose takes one fault or some by their weight.
 func (r *round) choose() (chosen []fault) {
 	var all []fault
 	for _, f := range faults() {
@@ -75,8 +75,10 @@ func (r *round) choose() (chosen []fault) {
 	}
 	first := all[r.rng.IntN(len(all))]
 	chosen = append(chosen, first)
-	if second := all[r.rng.IntN(len(all))]; !first.alone && !second.alone && r.rng.IntN(2) == 0 {
-		chosen = append(chosen, second)
+	for range r.rng.IntN(r.run.pace.atOnce) {
+		if more := all[r.rng.IntN(len(all))]; !first.alone && !more.alone {
+			chosen = append(chosen, more)
+		}
 	}
 	return chosen
 }
@@ -89,13 +91,13 @@ func (r *round) breakThings(ctx context.Context, chosen []fault) error {
 	for i, f := range chosen {
 		rng := rand.New(rand.NewPCG(r.rng.Uint64(), r.rng.Uint64()))
 		all.Go(func() {
-			sleep(ctx, between(rng, 300*time.Millisecond, time.Second))
+			sleep(ctx, r.lasts(rng, 300*time.Millisecond, time.Second))
 			errs[i] = f.do(r, ctx, rng)
 			r.w.rec.Count("fault "+f.name, 1)
 		})
 	}
 	all.Wait()
-	sleep(ctx, between(r.rng, 200*time.Millisecond, 800*time.Millisecond))
+	sleep(ctx, r.lasts(r.rng, 200*time.Millisecond, 800*time.Millisecond))
 	return errors.Join(errs...)
 }
 
@@ -108,6 +110,11 @@ func sleep(ctx context.Context, d time.Duration) {
 
 func between(rng *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(rng.Int64N(int64(most-least)))
+}
+
+// lasts is between, in a round that is longer or shorter.
+func (r *round) lasts(rng *rand.Rand, least, most time.Duration) time.Duration {
+	return time.Duration(float64(between(rng, least, most)) * r.run.pace.faults)
 }
 
 // did notes for people what a fault does.
@@ -168,23 +175,23 @@ func (r *round) crash(ctx context.Context, down time.Duration, names ...string) 
 }
 
 func (r *round) killService(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, between(rng, 50*time.Millisecond, 2*time.Second), one(rng, r.w.names(serviceKinds...)))
+	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 2*time.Second), one(rng, r.w.names(serviceKinds...)))
 }
 
 func (r *round) killNode(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, between(rng, 50*time.Millisecond, 3*time.Second), one(rng, r.w.names("nats")))
+	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 3*time.Second), one(rng, r.w.names("nats")))
 }
 
 func (r *round) killAllNodes(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, between(rng, 50*time.Millisecond, 2*time.Second), r.w.names("nats")...)
+	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 2*time.Second), r.w.names("nats")...)
 }
 
 func (r *round) killRedis(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, between(rng, 50*time.Millisecond, 3*time.Second), r.w.names("redis")...)
+	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 3*time.Second), r.w.names("redis")...)
 }
 
 func (r *round) stopProcess(ctx context.Context, rng *rand.Rand) error {
-	name, still := one(rng, r.w.names(allKinds...)), between(rng, 500*time.Millisecond, 4*time.Second)
+	name, still := one(rng, r.w.names(allKinds...)), r.lasts(rng, 500*time.Millisecond, 4*time.Second)
 	r.did("stop %s for %s", name, still.Round(time.Millisecond))
 	p, err := r.w.process(name)
 	if err != nil {
@@ -198,7 +205,7 @@ func (r *round) stopProcess(ctx context.Context, rng *rand.Rand) error {
 
 // partNodes takes one node from the other two, while its clients go on to reach it.
 func (r *round) partNodes(ctx context.Context, rng *rand.Rand) error {
-	node, still := one(rng, r.w.names("nats")), between(rng, time.Second, 6*time.Second)
+	node, still := one(rng, r.w.names("nats")), r.lasts(rng, time.Second, 6*time.Second)
 	s := state{cut: true}
 	if rng.IntN(2) == 0 {
 		s = state{upStill: true, downStill: true}
@@ -237,7 +244,7 @@ func ways(rng *rand.Rand, w *world) (from []string, to string) {
 // linkFault spoils the way of one process, or of all guards, to NATS or to Redis.
 func linkFault(name string, how func(*rand.Rand) state) func(*round, context.Context, *rand.Rand) error {
 	return func(r *round, ctx context.Context, rng *rand.Rand) error {
-		s, still := how(rng), between(rng, time.Second, 5*time.Second)
+		s, still := how(rng), r.lasts(rng, time.Second, 5*time.Second)
 		from, to := ways(rng, r.w)
 		r.did("%s between %s and %s* for %s", name, strings.Join(from, ", "), to, still.Round(time.Millisecond))
 		match := func(x *link) bool {
@@ -269,7 +276,7 @@ func (r *round) renewGuard(_ context.Context, rng *rand.Rand) error {
 
 // wrongClock steps the clock of a guard by up to ten minutes, or lets it drift.
 func (r *round) wrongClock(ctx context.Context, rng *rand.Rand) error {
-	e, still := r.anyEmbedded(rng), between(rng, time.Second, 4*time.Second)
+	e, still := r.anyEmbedded(rng), r.lasts(rng, time.Second, 4*time.Second)
 	by := between(rng, -10*time.Minute, 10*time.Minute)
 	steps := 1
 	if rng.IntN(2) == 0 {

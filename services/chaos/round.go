@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -37,7 +38,15 @@ type round struct {
 	victims  []*Token    // see victim; with the recorder's lock
 	stop     atomic.Bool // the load
 	working  sync.WaitGroup
-	quietFor time.Duration
+	last     time.Time // when the last part of the round ended
+	laps     []string  // how long each took, for people
+}
+
+// lap notes how long a part of the round took.
+func (r *round) lap(what string) {
+	now := time.Now()
+	r.laps = append(r.laps, fmt.Sprintf("%s %s", what, now.Sub(r.last).Round(time.Millisecond)))
+	r.last = now
 }
 
 // play runs a round and returns what it has broken. An error is none of Quash's,
@@ -50,6 +59,7 @@ func (r *round) play(ctx context.Context) ([]Violation, error) {
 	if err := r.setUp(ctx); err != nil {
 		return nil, err
 	}
+	r.lap("tokens")
 	r.load(ctx)
 	err := r.breakThings(ctx, chosen)
 	r.stop.Store(true)
@@ -57,34 +67,33 @@ func (r *round) play(ctx context.Context) ([]Violation, error) {
 	if err != nil {
 		return nil, err
 	}
-	began := time.Now()
+	r.lap("load")
 	if found, err := r.calm(ctx); found != nil || err != nil {
 		return found, err
 	}
-	r.quietFor = time.Since(began)
 	var found []Violation
 	r.w.rec.with(func(h *History) { found = Check(h) })
+	r.lap("check")
 	return found, nil
 }
 
 // setUp makes tokens of new principals, before anything fails.
 func (r *round) setUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, quietTime)
-	defer cancel()
+	var all sync.WaitGroup
+	errs := make([]error, principals)
 	for i := range principals {
 		owner := fmt.Sprintf("%s-%d-%d", r.run.name, r.n, i)
 		r.owners = append(r.owners, owner)
-		for {
-			_, err := r.mint(ctx, r.w.clients[i%2], owner)
-			if err == nil {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("no token can be had in quiet: %w", err)
-			case <-time.After(100 * time.Millisecond):
-			}
-		}
+		all.Go(func() {
+			errs[i] = until(ctx, time.Now().Add(quietTime), func() error {
+				_, err := r.mint(ctx, r.w.clients[i%2], owner)
+				return err
+			})
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("no token can be had in quiet: %w", err)
 	}
 	return nil
 }

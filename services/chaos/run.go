@@ -26,6 +26,7 @@ type Options struct {
 	Rounds int           // how many at most; 0: as many as time allows
 	First  int           // the number of the first one; 0: 1
 	Only   []string      // these faults only
+	Short  bool          // see short
 	Out    io.Writer
 }
 
@@ -35,6 +36,7 @@ type Run struct {
 	name    string // of this run in all names that it gives
 	changes int    // how many there were
 	rec     *Recorder
+	pace    pace
 
 	// What came of it.
 	Played  int
@@ -51,8 +53,11 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 			return nil, fmt.Errorf("no fault %q: want some of %s", name, strings.Join(Faults(), ", "))
 		}
 	}
-	run = &Run{o: o, name: fmt.Sprintf("c%x", o.Seed), rec: NewRecorder()}
-	w, err := newWorld(ctx, o.Dir, o.Source, run.rec, o.Out)
+	run = &Run{o: o, name: fmt.Sprintf("c%x", o.Seed), rec: NewRecorder(), pace: long}
+	if o.Short {
+		run.pace = short
+	}
+	w, err := newWorld(ctx, o, run.pace, run.rec)
 	defer func() {
 		err = errors.Join(err, w.close())
 		if len(run.Broken) > 0 {
@@ -65,7 +70,7 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 	}
 	begin, first := time.Now(), max(o.First, 1)
 	for n := first; (o.Rounds == 0 || n < first+o.Rounds) && (o.For == 0 || time.Since(begin) < o.For); n++ {
-		r := &round{run: run, w: w, n: n, rng: rand.New(rand.NewPCG(o.Seed, uint64(n)))}
+		r := &round{run: run, w: w, n: n, rng: rand.New(rand.NewPCG(o.Seed, uint64(n))), last: time.Now()}
 		found, err := r.play(ctx)
 		w.said.scan(w)
 		if err != nil {
@@ -108,8 +113,8 @@ func (run *Run) tell(r *round) {
 		run.rec.counts[sawLooks] += looks
 		run.rec.counts[sawChanges] += done
 	})
-	_, _ = fmt.Fprintf(run.o.Out, "round %d: %s: %d changes done, %d unknown; %d decisions: %d accepted, %d refused, %d can't tell; quiet after %s\n",
-		r.n, strings.Join(r.faults, "; "), done, maybe, looks, allowed, refused, unable, r.quietFor.Round(time.Millisecond))
+	_, _ = fmt.Fprintf(run.o.Out, "round %d: %s: %d changes done, %d unknown; %d decisions: %d accepted, %d refused, %d can't tell; %s\n",
+		r.n, strings.Join(r.faults, "; "), done, maybe, looks, allowed, refused, unable, strings.Join(r.laps, ", "))
 }
 
 // keep writes the history that breaks a promise beside the logs.

@@ -38,7 +38,7 @@ func (r *round) oldRedis(ctx context.Context, rng *rand.Rand) error {
 			return err
 		}
 		r.w.dump = dump
-		sleep(ctx, between(rng, 500*time.Millisecond, 2*time.Second))
+		sleep(ctx, r.lasts(rng, 500*time.Millisecond, 2*time.Second))
 	}
 	r.did("put an old dump of Redis (%d bytes) in its place", len(dump))
 	if err := r.w.kill("redis-1"); err != nil {
@@ -75,7 +75,7 @@ func (r *round) evictRedis(ctx context.Context, rng *rand.Rand) error {
 	for _, set := range [][2]string{{"maxmemory-policy", "allkeys-random"}, {"maxmemory", strconv.Itoa(least)}} {
 		_ = r.w.admin.ConfigSet(ctx, set[0], set[1]).Err() // it may be stopped meanwhile
 	}
-	sleep(ctx, between(rng, 500*time.Millisecond, 2*time.Second))
+	sleep(ctx, r.lasts(rng, 500*time.Millisecond, 2*time.Second))
 	r.w.restoreRedis(ctx)
 	return nil
 }
@@ -112,7 +112,7 @@ func (r *round) logBack(ctx context.Context, rng *rand.Rand) error {
 	r.did("put the log back by %s", (back - copied).Round(time.Millisecond))
 	r.w.rec.with(func(h *History) { h.Backs = append(h.Backs, Back{copied, back}) })
 	r.w.log.again()
-	sleep(ctx, between(rng, time.Second, 3*time.Second))
+	sleep(ctx, r.lasts(rng, time.Second, 3*time.Second))
 	return nil
 }
 

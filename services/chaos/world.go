@@ -26,10 +26,6 @@ import (
 	"github.com/quash-project/quash/shared/authority"
 )
 
-// demoLimit is the staleness limit of the demo servers: their guards don't tell
-// what they claim, so that this is what they are held to.
-const demoLimit = 5 * time.Second
-
 // patience bounds one request: longer than most faults.
 const patience = 4 * time.Second
 
@@ -37,6 +33,7 @@ const patience = 4 * time.Second
 type world struct {
 	dir   string
 	out   io.Writer
+	pace  pace
 	rec   *Recorder
 	links *links
 	env   map[string]string
@@ -55,14 +52,16 @@ type world struct {
 
 // newWorld starts the deployment in dir, which it does not end when it fails:
 // close does.
-func newWorld(ctx context.Context, dir, source string, rec *Recorder, out io.Writer) (*world, error) {
-	w := &world{dir: dir, out: out, rec: rec, links: &links{}, env: map[string]string{}}
+func newWorld(ctx context.Context, o Options, p pace, rec *Recorder) (*world, error) {
+	w := &world{dir: o.Dir, out: o.Out, pace: p, rec: rec, links: &links{}, env: map[string]string{}}
 	password := rand.Text()
 	sum := sha256.Sum256([]byte(password))
-	err := deployment.Up(ctx, dir, deployment.Options{
-		Source:     source,
+	began := time.Now()
+	err := deployment.Up(ctx, o.Dir, deployment.Options{
+		Source:     o.Source,
+		Node:       p.node,
 		Route:      w.route,
-		Settings:   map[string]map[string]string{"demo": {"LIMIT": demoLimit.String()}},
+		Settings:   map[string]map[string]string{"demo": {"LIMIT": p.demo.String()}},
 		RedisLines: []string{"user chaos on ~* &* +@all #" + hex.EncodeToString(sum[:])},
 	}, io.Discard)
 	if err = errors.Join(err, errors.Join(w.links.errs...)); err != nil {
@@ -74,7 +73,8 @@ func newWorld(ctx context.Context, dir, source string, rec *Recorder, out io.Wri
 	if err := w.connect(password); err != nil {
 		return w, err
 	}
-	_, _ = fmt.Fprintf(out, "%d processes and %d links between them, in %s\n", len(w.names(allKinds...)), len(w.links.all), dir)
+	_, _ = fmt.Fprintf(w.out, "%d processes and %d links between them, in %s, after %s\n",
+		len(w.names(allKinds...)), len(w.links.all), w.dir, time.Since(began).Round(time.Millisecond))
 	return w, w.startGuards()
 }
 

@@ -37,6 +37,8 @@ type Options struct {
 	Redis  Redis  // "": Single
 	// Programs is a directory in which Build has made the programs; "": they are made.
 	Programs string
+	// Node is the package of the nats-server that is made; "": the module's own.
+	Node string
 	// Route returns the address under which one process reaches a port of another
 	// ("nats-2 clients", "redis-1 clients", "nats-3 cluster"), given where it is:
 	// for a proxy in between. An empty from is whoever is told an address by
