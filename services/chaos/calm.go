@@ -13,28 +13,24 @@ import (
 	"github.com/quash-project/quash/shared/guard"
 )
 
-// calm mends everything, waits until all say that they are ready and know the
+// calm, after everything was mended, waits until all say that they are ready and know the
 // newest entry, and records what everybody says then.
 func (r *round) calm(ctx context.Context) ([]Violation, error) {
-	if err := r.w.mend(ctx); err != nil {
-		return nil, err
-	}
-	r.lap("mended")
 	deadline := time.Now().Add(quietTime)
 	if err := r.ready(ctx, deadline); err != nil {
 		return stuck(err), ctx.Err()
 	}
 	r.lap("ready")
-	if err := r.marker(ctx, deadline); err != nil {
-		return stuck(err), ctx.Err()
-	}
-	r.lap("known")
 	var all sync.WaitGroup
 	for _, owner := range r.owners {
 		all.Go(func() { r.anew(ctx, owner) })
 	}
+	err := r.marker(ctx, deadline)
 	all.Wait()
-	r.lap("anew")
+	if err != nil {
+		return stuck(err), ctx.Err()
+	}
+	r.lap("known")
 	r.final(ctx)
 	r.lap("final")
 	stored, fold, err := r.w.log.read(ctx, r.w, r.tokens())
@@ -59,6 +55,24 @@ func until(ctx context.Context, deadline time.Time, try func() error) error {
 	}
 }
 
+// waitFor is until, and notes for people what took long.
+func (r *round) waitFor(ctx context.Context, deadline time.Time, try func() error) error {
+	var last error
+	began := time.Now()
+	err := until(ctx, deadline, func() error {
+		err := try()
+		if err != nil {
+			last = err
+		}
+		return err
+	})
+	if took := time.Since(began); took > time.Second && last != nil {
+		why, _, _ := strings.Cut(last.Error(), "\n")
+		r.laps = append(r.laps, fmt.Sprintf("(%s for %s)", took.Round(time.Millisecond), why))
+	}
+	return err
+}
+
 // ready waits until every service and guard says that it is.
 func (r *round) ready(ctx context.Context, deadline time.Time) error {
 	for _, name := range r.w.names("revocation", "rotator", "issuer", "demo") {
@@ -66,7 +80,7 @@ func (r *round) ready(ctx context.Context, deadline time.Time) error {
 		if err != nil {
 			return err
 		}
-		err = until(ctx, deadline, func() error {
+		err = r.waitFor(ctx, deadline, func() error {
 			req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Addresses[1]+"/readyz", nil)
 			if err != nil {
 				return err
@@ -86,7 +100,7 @@ func (r *round) ready(ctx context.Context, deadline time.Time) error {
 		if !ok {
 			continue
 		}
-		if err := until(ctx, deadline, func() error { return e.current().Ready() }); err != nil {
+		if err := r.waitFor(ctx, deadline, func() error { return e.current().Ready() }); err != nil {
 			return fmt.Errorf("guard %s: %w", e.name, err)
 		}
 	}

@@ -63,10 +63,11 @@ func (r *round) play(ctx context.Context) ([]Violation, error) {
 	r.load(ctx)
 	err := r.breakThings(ctx, chosen)
 	r.stop.Store(true)
-	r.working.Wait()
-	if err != nil {
-		return nil, err
+	if err = errors.Join(err, r.w.mend(ctx)); err != nil {
+		return nil, err // the load ends by itself
 	}
+	r.lap("faults")
+	r.working.Wait() // what is on its way comes through now, or is given up
 	r.lap("load")
 	if found, err := r.calm(ctx); found != nil || err != nil {
 		return found, err

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/quash-project/quash/shared/guard/wire"
@@ -86,8 +87,9 @@ func (w *world) restoreRedis(ctx context.Context) {
 	_ = w.admin.ConfigSet(ctx, "maxmemory-policy", "noeviction").Err()
 }
 
-// logBack lets the log go back: all nodes end, an older copy of its stream takes
-// the place of its files, and they start again. The buckets stay: for them that
+// logBack lets the log go back: its files are copied while all nodes stand still,
+// as a snapshot of their disks would have them; later all nodes end, the copy takes
+// the place of the files, and they start again. The buckets stay: for them that
 // is documented as a restore's business.
 func (r *round) logBack(ctx context.Context, rng *rand.Rand) error {
 	group, err := r.w.logGroup(ctx)
@@ -98,7 +100,7 @@ func (r *round) logBack(ctx context.Context, rng *rand.Rand) error {
 	if err := os.RemoveAll(old); err != nil {
 		return err
 	}
-	copied, err := r.withoutNATS(ctx, func() error { return r.w.copyLog(group, old, false) })
+	copied, err := r.w.stillNATS(func() error { return r.w.copyLog(group, old, false) })
 	if err != nil {
 		return err
 	}
@@ -114,6 +116,27 @@ func (r *round) logBack(ctx context.Context, rng *rand.Rand) error {
 	r.w.log.again()
 	sleep(ctx, r.lasts(rng, time.Second, 3*time.Second))
 	return nil
+}
+
+// stillNATS does something while all nodes stand still, and returns when that was.
+func (w *world) stillNATS(do func() error) (at time.Duration, err error) {
+	signal := func(s syscall.Signal) error {
+		for _, name := range w.names("nats") {
+			p, err := w.process(name)
+			if err == nil {
+				err = syscall.Kill(p.PID, s)
+			}
+			if err != nil {
+				return fmt.Errorf("%s %s: %w", s, name, err)
+			}
+		}
+		return nil
+	}
+	if err := signal(syscall.SIGSTOP); err != nil {
+		return 0, err
+	}
+	at = w.rec.Now()
+	return at, errors.Join(do(), signal(syscall.SIGCONT))
 }
 
 // withoutNATS does something while no node runs, and returns when that was. The

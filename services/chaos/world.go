@@ -26,9 +26,6 @@ import (
 	"github.com/quash-project/quash/shared/authority"
 )
 
-// patience bounds one request: longer than most faults.
-const patience = 4 * time.Second
-
 // world is a deployment, and everybody here who uses it.
 type world struct {
 	dir   string
@@ -144,7 +141,7 @@ func (w *world) connect(password string) error {
 // connections it keeps few: those to who was killed are of no use.
 func (w *world) httpClient(instead map[string]string) *http.Client {
 	d := net.Dialer{Timeout: time.Second}
-	return &http.Client{Timeout: patience, Transport: &http.Transport{
+	return &http.Client{Timeout: w.pace.patience, Transport: &http.Transport{
 		TLSClientConfig: w.tls(), MaxIdleConnsPerHost: 4, IdleConnTimeout: 5 * time.Second,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if other := instead[addr]; other != "" {
