@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,7 +33,7 @@ func (r *round) calm(ctx context.Context) ([]Violation, error) {
 		return stuck(err), ctx.Err()
 	}
 	r.lap("known")
-	r.final(ctx)
+	r.askAll(ctx)
 	r.lap("final")
 	stored, fold, err := r.w.log.read(ctx, r.w, r.tokens())
 	if err != nil {
@@ -55,54 +57,75 @@ func until(ctx context.Context, deadline time.Time, try func() error) error {
 	}
 }
 
-// waitFor is until, and notes for people what took long.
-func (r *round) waitFor(ctx context.Context, deadline time.Time, try func() error) error {
-	var last error
-	began := time.Now()
-	err := until(ctx, deadline, func() error {
-		err := try()
-		if err != nil {
-			last = err
+// ready waits until every service and guard says that it is. Who needs longer than
+// the pace gives is behind: the next faults meet it while it recovers, and it must
+// be ready again within quietTime.
+func (r *round) ready(ctx context.Context, deadline time.Time) error {
+	settle := deadline
+	if !r.final {
+		settle = time.Now().Add(r.run.pace.settle)
+	}
+	asks := map[string]func() error{}
+	for _, name := range r.w.names("revocation", "rotator", "issuer", "demo") {
+		asks[name] = func() error { return r.w.readyz(ctx, name) }
+	}
+	for _, g := range r.w.guards {
+		if e, ok := g.(*embedded); ok {
+			asks[e.name] = func() error { return e.current().Ready() }
 		}
-		return err
-	})
-	if took := time.Since(began); took > time.Second && last != nil {
-		why, _, _ := strings.Cut(last.Error(), "\n")
-		r.laps = append(r.laps, fmt.Sprintf("(%s for %s)", took.Round(time.Millisecond), why))
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	late := map[string]error{}
+	for name, ask := range asks {
+		all.Go(func() {
+			if err := until(ctx, settle, ask); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				late[name] = fmt.Errorf("%s is not ready: %w", name, err)
+			}
+		})
+	}
+	all.Wait()
+	return r.run.note(r, late)
+}
+
+// note keeps since when who is behind, and returns the error of one that is for too
+// long.
+func (run *Run) note(r *round, late map[string]error) (err error) {
+	maps.DeleteFunc(run.behind, func(name string, _ time.Time) bool { return late[name] == nil })
+	for _, name := range slices.Sorted(maps.Keys(late)) {
+		since, was := run.behind[name]
+		if !was {
+			since = time.Now()
+			run.behind[name] = since
+		}
+		if time.Since(since) > quietTime || r.final {
+			err = late[name]
+		}
+		why, _, _ := strings.Cut(late[name].Error(), "\n")
+		r.laps = append(r.laps, "("+why+")")
 	}
 	return err
 }
 
-// ready waits until every service and guard says that it is.
-func (r *round) ready(ctx context.Context, deadline time.Time) error {
-	for _, name := range r.w.names("revocation", "rotator", "issuer", "demo") {
-		p, err := r.w.process(name)
-		if err != nil {
-			return err
-		}
-		err = r.waitFor(ctx, deadline, func() error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Addresses[1]+"/readyz", nil)
-			if err != nil {
-				return err
-			}
-			status, text := r.w.fetch(req)
-			if status != http.StatusOK {
-				return fmt.Errorf("%s is not ready: %s", name, text)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+// there are those of some watchers who are not behind.
+func (run *Run) there(all []watcher) []watcher {
+	return slices.DeleteFunc(slices.Clone(all), func(g watcher) bool { _, is := run.behind[g.title()]; return is })
+}
+
+// readyz asks a process whether it is ready.
+func (w *world) readyz(ctx context.Context, name string) error {
+	p, err := w.process(name)
+	if err != nil {
+		return err
 	}
-	for _, g := range r.w.guards {
-		e, ok := g.(*embedded)
-		if !ok {
-			continue
-		}
-		if err := r.waitFor(ctx, deadline, func() error { return e.current().Ready() }); err != nil {
-			return fmt.Errorf("guard %s: %w", e.name, err)
-		}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Addresses[1]+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	if status, text := w.fetch(req); status != http.StatusOK {
+		return errors.New(text)
 	}
 	return nil
 }
@@ -118,7 +141,7 @@ func (r *round) marker(ctx context.Context, deadline time.Time) error {
 		return err
 	}
 	everyone := func(what string, want func(Verdict) bool) error {
-		for _, g := range r.w.guards {
+		for _, g := range r.run.there(r.w.guards) {
 			err := until(ctx, deadline, func() error {
 				if l := g.look(ctx, t, false); !want(l.Verdict) {
 					return fmt.Errorf("%s does not see that %s: %s: %s", g.title(), what, l.Verdict, l.Why)
@@ -160,16 +183,16 @@ func (r *round) anew(ctx context.Context, owner string) {
 	}
 }
 
-// final records what everybody says in the end: once it is the same, or as it is
+// askAll records what everybody says in the end: once it is the same, or as it is
 // when the time for that is over.
-func (r *round) final(ctx context.Context) {
+func (r *round) askAll(ctx context.Context) {
 	var all []Look
 	_ = until(ctx, time.Now().Add(equalTime), func() error { // what is wrong then is for the checker
 		all = nil
 		differ := false
 		for _, t := range r.tokens() {
 			var first Verdict
-			for i, g := range append(r.w.guards, r.replicas()...) {
+			for i, g := range r.run.there(append(r.w.guards, r.replicas()...)) {
 				l := g.look(ctx, t, false)
 				l.Final = true
 				all = append(all, l)

@@ -32,6 +32,7 @@ type round struct {
 	n      int
 	rng    *rand.Rand // of the round's own choices
 	faults []string   // what was done, for people
+	final  bool       // no other comes after it
 
 	goesBack bool // the log does
 	owners   []string

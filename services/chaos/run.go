@@ -37,6 +37,7 @@ type Run struct {
 	changes int    // how many there were
 	rec     *Recorder
 	pace    pace
+	behind  map[string]time.Time // who was not ready at the end of the last round, and since when
 
 	// What came of it.
 	Played  int
@@ -53,7 +54,7 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 			return nil, fmt.Errorf("no fault %q: want some of %s", name, strings.Join(Faults(), ", "))
 		}
 	}
-	run = &Run{o: o, name: fmt.Sprintf("c%x", o.Seed), rec: NewRecorder(), pace: long}
+	run = &Run{o: o, name: fmt.Sprintf("c%x", o.Seed), rec: NewRecorder(), pace: long, behind: map[string]time.Time{}}
 	if o.Short {
 		run.pace = short
 	}
@@ -70,7 +71,7 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 	}
 	begin, first := time.Now(), max(o.First, 1)
 	for n := first; (o.Rounds == 0 || n < first+o.Rounds) && (o.For == 0 || time.Since(begin) < o.For); n++ {
-		r := &round{run: run, w: w, n: n, rng: rand.New(rand.NewPCG(o.Seed, uint64(n))), last: time.Now()}
+		r := &round{run: run, w: w, n: n, final: n+1 == first+o.Rounds, rng: rand.New(rand.NewPCG(o.Seed, uint64(n))), last: time.Now()}
 		found, err := r.play(ctx)
 		w.said.scan(w)
 		if err != nil {
