@@ -27,9 +27,16 @@ func (r *round) calm(ctx context.Context) ([]Violation, error) {
 	for _, owner := range r.owners {
 		all.Go(func() { r.anew(ctx, owner) })
 	}
+	var ahead error
+	if !r.final {
+		all.Go(func() {
+			next := &round{run: r.run, w: r.w, n: r.n + 1}
+			r.run.ahead, ahead = next.makeAhead(ctx)
+		})
+	}
 	err := r.marker(ctx, deadline)
 	all.Wait()
-	if err != nil {
+	if err = errors.Join(err, ahead); err != nil {
 		return stuck(err), ctx.Err()
 	}
 	r.lap("known")
@@ -103,8 +110,9 @@ func (run *Run) note(r *round, late map[string]error) (err error) {
 		if time.Since(since) > quietTime || r.final {
 			err = late[name]
 		}
-		why, _, _ := strings.Cut(late[name].Error(), "\n")
-		r.laps = append(r.laps, "("+why+")")
+	}
+	if len(late) > 0 {
+		r.laps = append(r.laps, "not waited for "+strings.Join(slices.Sorted(maps.Keys(late)), " "))
 	}
 	return err
 }

@@ -26,6 +26,8 @@ type fault struct {
 // while the log goes back.
 const faultLogBack = "log-back"
 
+const faultDisk = "disk-full"
+
 // faults are all of them.
 func faults() []fault {
 	return []fault{
@@ -49,9 +51,12 @@ func faults() []fault {
 		{name: "redis-kill", weight: 2, do: (*round).killRedis},
 		{name: "redis-old", weight: 2, do: (*round).oldRedis},
 		{name: "redis-evict", weight: 2, do: (*round).evictRedis},
+		{name: "redis-failover", weight: 2, do: (*round).failOver},
+		{name: faultDisk, weight: 2, do: (*round).fillDisks},
 		{name: faultLogBack, weight: 2, alone: true, do: (*round).logBack},
 		{name: "guard", weight: 1, do: (*round).renewGuard},
-		{name: "clock", weight: 1, do: (*round).wrongClock},
+		{name: "guard-clock", weight: 1, do: (*round).wrongGuardClock},
+		{name: "service-clock", weight: 2, do: (*round).wrongServiceClock},
 	}
 }
 
@@ -63,20 +68,24 @@ func Faults() (names []string) {
 	return names
 }
 
-// choose takes one fault or some by their weight.
+// choose takes one fault in turn, so that all come in as many rounds as there are,
+// and some more by their weight.
 func (r *round) choose() (chosen []fault) {
-	var all []fault
+	var all, weighed []fault
 	for _, f := range faults() {
-		if len(r.run.o.Only) == 0 || slices.Contains(r.run.o.Only, f.name) {
-			for range f.weight {
-				all = append(all, f)
-			}
+		if f.name == faultDisk && r.w.disks == nil || len(r.run.o.Only) > 0 && !slices.Contains(r.run.o.Only, f.name) {
+			continue
+		}
+		all = append(all, f)
+		for range f.weight {
+			weighed = append(weighed, f)
 		}
 	}
-	first := all[r.rng.IntN(len(all))]
+	deck, at := (r.n-1)/len(all), (r.n-1)%len(all)
+	first := all[rand.New(rand.NewPCG(r.run.o.Seed, 1<<32+uint64(deck))).Perm(len(all))[at]]
 	chosen = append(chosen, first)
 	for range r.rng.IntN(r.run.pace.atOnce) {
-		if more := all[r.rng.IntN(len(all))]; !first.alone && !more.alone {
+		if more := weighed[r.rng.IntN(len(weighed))]; !first.alone && !more.alone {
 			chosen = append(chosen, more)
 		}
 	}
@@ -186,10 +195,6 @@ func (r *round) killAllNodes(ctx context.Context, rng *rand.Rand) error {
 	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 2*time.Second), r.w.names("nats")...)
 }
 
-func (r *round) killRedis(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 3*time.Second), r.w.names("redis")...)
-}
-
 func (r *round) stopProcess(ctx context.Context, rng *rand.Rand) error {
 	name, still := one(rng, r.w.names(allKinds...)), r.lasts(rng, 500*time.Millisecond, 4*time.Second)
 	r.did("stop %s for %s", name, still.Round(time.Millisecond))
@@ -272,21 +277,4 @@ func (r *round) renewGuard(_ context.Context, rng *rand.Rand) error {
 	r.did("end guard %s and start another", e.name)
 	e.stop()
 	return e.start()
-}
-
-// wrongClock steps the clock of a guard by up to ten minutes, or lets it drift.
-func (r *round) wrongClock(ctx context.Context, rng *rand.Rand) error {
-	e, still := r.anyEmbedded(rng), r.lasts(rng, time.Second, 4*time.Second)
-	by := between(rng, -10*time.Minute, 10*time.Minute)
-	steps := 1
-	if rng.IntN(2) == 0 {
-		steps, by = 100, by/100 // a drift that is seen within a round
-	}
-	r.did("set the clock of guard %s by %s in %d steps", e.name, by.Round(time.Millisecond), steps)
-	for i := range steps {
-		e.skew.Store(int64(by) * int64(i+1) / int64(steps))
-		sleep(ctx, still/time.Duration(steps))
-	}
-	e.skew.Store(0)
-	return nil
 }

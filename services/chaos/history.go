@@ -35,6 +35,7 @@ type Change struct {
 	Answers         []Answer
 	Told            []Told
 	tries           int
+	wrongClock      bool // that of a service was in its round
 }
 
 // Answer is one answer that the change was committed.
@@ -118,6 +119,9 @@ type History struct {
 	Tokens  []*Token
 	Looks   []Look
 	Backs   []Back
+	// WrongClock: that of a service was, so that the times that were told are not
+	// those of the recorder.
+	WrongClock bool
 	// Stored is how often the log has an entry of a change, by its ID, when all was
 	// quiet; nil: not read.
 	Stored map[int]int

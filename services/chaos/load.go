@@ -18,8 +18,24 @@ import (
 	"github.com/quash-project/quash/shared/problem"
 )
 
-// mint makes an API key and exchanges it.
+// mint makes a token that everybody looks at from then on.
 func (r *round) mint(ctx context.Context, c *api.Client, owner string) (*Token, error) {
+	t, err := r.make(ctx, c, owner)
+	if err == nil {
+		r.add(t)
+	}
+	return t, err
+}
+
+func (r *round) add(t *Token) {
+	r.w.rec.with(func(h *History) {
+		t.ID = len(h.Tokens) + 1
+		h.Tokens = append(h.Tokens, t)
+	})
+}
+
+// make makes an API key and exchanges it.
+func (r *round) make(ctx context.Context, c *api.Client, owner string) (*Token, error) {
 	rec := r.w.rec
 	t := &Token{Owner: owner, Principal: "principal:" + owner, KeyAsked: rec.Now()}
 	var key struct{ ID, Secret string }
@@ -40,14 +56,7 @@ func (r *round) mint(ctx context.Context, c *api.Client, owner string) (*Token, 
 		return nil, err
 	}
 	t.Text = answer.AccessToken
-	if err := t.read(); err != nil {
-		return nil, err
-	}
-	rec.with(func(h *History) {
-		t.ID = len(h.Tokens) + 1
-		h.Tokens = append(h.Tokens, t)
-	})
-	return t, nil
+	return t, t.read()
 }
 
 // read takes what is needed from the token's text.
@@ -93,8 +102,13 @@ type entry struct {
 	Complete bool
 }
 
-func (r *round) toldOf(e entry) Told {
+func (r *round) toldOf(x *Change, e entry) Told {
 	t := Told{At: r.w.rec.Now(), Confirmed: e.Confirmed, Fenced: map[Who]time.Duration{}, Complete: e.Complete}
+	wrong := false
+	r.w.rec.with(func(h *History) { wrong = h.WrongClock || x.wrongClock })
+	if wrong {
+		return t
+	}
 	for _, u := range e.Unconfirmed {
 		if u.FencedBy != nil {
 			t.Fenced[u.Who] = r.w.rec.Wall(*u.FencedBy)
@@ -149,7 +163,7 @@ func (r *round) send(ctx context.Context, x *Change, client int) {
 		x.sent(outcome, now)
 	})
 	if err == nil {
-		told := r.toldOf(e)
+		told := r.toldOf(x, e)
 		r.w.rec.with(func(*History) { x.Told = append(x.Told, told) })
 	}
 	if outcome == Maybe {
@@ -212,7 +226,7 @@ func (r *round) follow(ctx context.Context, rng *rand.Rand) {
 	if r.w.clients[rng.IntN(2)].Do(ctx, call, &e) != nil {
 		return
 	}
-	told := r.toldOf(e)
+	told := r.toldOf(x, e)
 	if told.Complete {
 		r.w.rec.Count(sawComplete, 1)
 	}

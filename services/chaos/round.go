@@ -61,14 +61,19 @@ func (r *round) play(ctx context.Context) ([]Violation, error) {
 		return nil, err
 	}
 	r.lap("tokens")
-	r.load(ctx)
+	loadCtx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	r.load(loadCtx)
 	err := r.breakThings(ctx, chosen)
 	r.stop.Store(true)
 	if err = errors.Join(err, r.w.mend(ctx)); err != nil {
 		return nil, err // the load ends by itself
 	}
 	r.lap("faults")
-	r.working.Wait() // what is on its way comes through now, or is given up
+	// What is on its way comes through now, or its client gives up.
+	late := time.AfterFunc(r.run.pace.last, giveUp)
+	r.working.Wait()
+	late.Stop()
 	r.lap("load")
 	if found, err := r.calm(ctx); found != nil || err != nil {
 		return found, err
@@ -79,25 +84,42 @@ func (r *round) play(ctx context.Context) ([]Violation, error) {
 	return found, nil
 }
 
-// setUp makes tokens of new principals, before anything fails.
+func (r *round) owner(i int) string { return fmt.Sprintf("%s-%d-%d", r.run.name, r.n, i) }
+
+// setUp has tokens of new principals, made before anything fails.
 func (r *round) setUp(ctx context.Context) error {
+	tokens := r.run.ahead
+	if tokens == nil {
+		var err error
+		if tokens, err = r.makeAhead(ctx); err != nil {
+			return err
+		}
+	}
+	r.run.ahead = nil
+	for i, t := range tokens {
+		r.owners = append(r.owners, r.owner(i))
+		r.add(t)
+	}
+	return nil
+}
+
+// makeAhead makes the tokens with which a round begins.
+func (r *round) makeAhead(ctx context.Context) ([]*Token, error) {
 	var all sync.WaitGroup
-	errs := make([]error, principals)
+	tokens, errs := make([]*Token, principals), make([]error, principals)
 	for i := range principals {
-		owner := fmt.Sprintf("%s-%d-%d", r.run.name, r.n, i)
-		r.owners = append(r.owners, owner)
 		all.Go(func() {
-			errs[i] = until(ctx, time.Now().Add(quietTime), func() error {
-				_, err := r.mint(ctx, r.w.clients[i%2], owner)
+			errs[i] = until(ctx, time.Now().Add(quietTime), func() (err error) {
+				tokens[i], err = r.make(ctx, r.w.clients[i%2], r.owner(i))
 				return err
 			})
 		})
 	}
 	all.Wait()
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("no token can be had in quiet: %w", err)
+		return nil, fmt.Errorf("no token can be had in quiet: %w", err)
 	}
-	return nil
+	return tokens, nil
 }
 
 // load works until stop: each worker by choices of its own.
@@ -220,6 +242,7 @@ func (h *History) next() *History {
 	}
 	for _, x := range h.Changes {
 		if about[x.Target] {
+			x.wrongClock = x.wrongClock || h.WrongClock
 			n.Changes = append(n.Changes, x)
 		}
 	}

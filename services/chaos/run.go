@@ -37,6 +37,7 @@ type Run struct {
 	changes int    // how many there were
 	rec     *Recorder
 	pace    pace
+	ahead   []*Token             // of the next round
 	behind  map[string]time.Time // who was not ready at the end of the last round, and since when
 
 	// What came of it.
@@ -60,7 +61,7 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 	}
 	w, err := newWorld(ctx, o, run.pace, run.rec)
 	defer func() {
-		err = errors.Join(err, w.close())
+		err = errors.Join(err, w.close(len(run.Broken) > 0))
 		if len(run.Broken) > 0 {
 			err = errors.Join(err, run.keep())
 		}
@@ -68,6 +69,12 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 	}()
 	if err != nil {
 		return run, err
+	}
+	if w.disks == nil {
+		_, _ = fmt.Fprintln(o.Out, "no disk can be full here: that takes the right to mount")
+		if len(o.Only) == 1 && o.Only[0] == faultDisk {
+			return run, errors.New("so there is nothing to play")
+		}
 	}
 	begin, first := time.Now(), max(o.First, 1)
 	for n := first; (o.Rounds == 0 || n < first+o.Rounds) && (o.For == 0 || time.Since(begin) < o.For); n++ {
@@ -143,10 +150,8 @@ func (run *Run) Report(out io.Writer) {
 // mend undoes every fault.
 func (w *world) mend(ctx context.Context) error {
 	w.links.mend()
-	for _, g := range w.guards {
-		if e, ok := g.(*embedded); ok {
-			e.skew.Store(0)
-		}
+	if err := w.rightClocks(); err != nil {
+		return err
 	}
 	for _, name := range w.names(allKinds...) {
 		p, err := w.process(name)
@@ -158,8 +163,9 @@ func (w *world) mend(ctx context.Context) error {
 			return err
 		}
 	}
-	w.restoreRedis(ctx)
-	return nil
+	w.keepAll(ctx)
+	w.follow(ctx, 1-int(w.redis.primary.Load()))
+	return empty(w.disks)
 }
 
 // fetch returns status and body, or 0 and the error.

@@ -5,87 +5,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/quash-project/quash/shared/guard/wire"
 )
-
-func (r *round) flushRedis(ctx context.Context, _ *rand.Rand) error {
-	r.did("flush Redis")
-	_ = r.w.admin.FlushAll(ctx).Err() // another fault may have stopped it
-	return nil
-}
-
-func (w *world) dumpFile() string { return filepath.Join(w.dir, "redis-1", "dump.rdb") }
-
-// oldRedis puts an older dump of Redis in its place: one of a moment ago, or of
-// some rounds ago.
-func (r *round) oldRedis(ctx context.Context, rng *rand.Rand) error {
-	dump := r.w.dump
-	if dump == nil || rng.IntN(2) == 0 {
-		if err := r.w.admin.Save(ctx).Err(); err != nil {
-			return nil //nolint:nilerr // another fault has stopped it: then there is nothing to restore
-		}
-		var err error
-		if dump, err = os.ReadFile(r.w.dumpFile()); err != nil {
-			return err
-		}
-		r.w.dump = dump
-		sleep(ctx, r.lasts(rng, 500*time.Millisecond, 2*time.Second))
-	}
-	r.did("put an old dump of Redis (%d bytes) in its place", len(dump))
-	if err := r.w.kill("redis-1"); err != nil {
-		return err
-	}
-	if err := os.WriteFile(r.w.dumpFile(), dump, 0o600); err != nil {
-		return err
-	}
-	if err := r.w.restart("redis-1"); err != nil {
-		return err
-	}
-	// It is read at the start; at the next one it shall be as shipped, and empty.
-	_ = until(ctx, time.Now().Add(3*time.Second), func() error { return r.w.admin.Ping(ctx).Err() })
-	if err := os.Remove(r.w.dumpFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// evictRedis gives Redis the policy that is forbidden, and too little memory.
-func (r *round) evictRedis(ctx context.Context, rng *rand.Rand) error {
-	info, err := r.w.admin.Info(ctx, "memory").Result()
-	if err != nil {
-		return nil //nolint:nilerr // another fault has stopped it
-	}
-	used := 0
-	for line := range strings.Lines(info) {
-		if text, ok := strings.CutPrefix(line, "used_memory:"); ok {
-			used, _ = strconv.Atoi(strings.TrimSpace(text))
-		}
-	}
-	least := used - rng.IntN(20_000)
-	r.did("let Redis evict above %d of %d bytes", least, used)
-	for _, set := range [][2]string{{"maxmemory-policy", "allkeys-random"}, {"maxmemory", strconv.Itoa(least)}} {
-		_ = r.w.admin.ConfigSet(ctx, set[0], set[1]).Err() // it may be stopped meanwhile
-	}
-	sleep(ctx, r.lasts(rng, 500*time.Millisecond, 2*time.Second))
-	r.w.restoreRedis(ctx)
-	return nil
-}
-
-// restoreRedis gives it its settings back, if it is there; a new process has them.
-func (w *world) restoreRedis(ctx context.Context) {
-	_ = w.admin.ConfigSet(ctx, "maxmemory", "0").Err()
-	_ = w.admin.ConfigSet(ctx, "maxmemory-policy", "noeviction").Err()
-}
 
 // logBack lets the log go back: its files are copied while all nodes stand still,
 // as a snapshot of their disks would have them; later all nodes end, the copy takes

@@ -12,14 +12,11 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/quash-project/quash/services/deployment"
 	"github.com/quash-project/quash/services/quash/api"
@@ -38,11 +35,11 @@ type world struct {
 
 	http    *http.Client
 	clients [2]*api.Client // the second asks the other replica first
-	admin   *redis.Client  // with every right at Redis
+	redis   redisPair
 	guards  []watcher
 	log     logReader
 	said    logScanner
-	dump    []byte // of Redis, from some time ago
+	disks   []string // those of the nodes, where they can be full
 
 	processes sync.Mutex // one restart at a time
 }
@@ -54,9 +51,21 @@ func newWorld(ctx context.Context, o Options, p pace, rec *Recorder) (*world, er
 	password := rand.Text()
 	sum := sha256.Sum256([]byte(password))
 	began := time.Now()
-	err := deployment.Up(ctx, o.Dir, deployment.Options{
+	if err := os.MkdirAll(filepath.Join(w.dir, "clocks"), 0o700); err != nil {
+		return w, err
+	}
+	overlay, err := withClocks(o.Source, w.dir)
+	if err != nil {
+		return w, err
+	}
+	if err := w.mountDisks(); err != nil {
+		return w, err
+	}
+	err = deployment.Up(ctx, o.Dir, deployment.Options{
 		Source:     o.Source,
 		Node:       p.node,
+		Overlay:    overlay,
+		Spare:      true,
 		Route:      w.route,
 		Settings:   map[string]map[string]string{"demo": {"LIMIT": p.demo.String()}},
 		RedisLines: []string{"user chaos on ~* &* +@all #" + hex.EncodeToString(sum[:])},
@@ -126,15 +135,7 @@ func (w *world) connect(password string) error {
 			return err
 		}
 	}
-	u, err := url.Parse(w.env["QUASH_REDIS_URL"])
-	if err != nil {
-		return err
-	}
-	w.admin = redis.NewClient(&redis.Options{
-		Addr: u.Host, Username: "chaos", Password: password, TLSConfig: w.tls(),
-		DisableIdentity: true, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: 2 * time.Second,
-	})
-	return nil
+	return w.connectRedis(password)
 }
 
 // httpClient returns one that goes to other hosts instead of some. Of idle
@@ -197,7 +198,7 @@ func (w *world) names(kinds ...string) (names []string) {
 }
 
 // close ends everything, whatever state it is in.
-func (w *world) close() error {
+func (w *world) close(broken bool) error {
 	for _, g := range w.guards {
 		if e, ok := g.(*embedded); ok {
 			e.stop()
@@ -207,8 +208,5 @@ func (w *world) close() error {
 	err := deployment.Down(context.Background(), w.dir)
 	w.links.close()
 	w.log.close()
-	if w.admin != nil {
-		err = errors.Join(err, w.admin.Close())
-	}
-	return err
+	return errors.Join(err, w.redis.close(), w.unmountDisks(broken))
 }

@@ -163,7 +163,7 @@ func (d *deployment) reach(from, to string) string {
 // build makes the programs in bin, or lets bin be where they are.
 func (d *deployment) build(ctx context.Context) error {
 	if d.options.Programs == "" {
-		return buildWith(ctx, d.source, d.path("bin"), cmp.Or(d.options.Node, natsServer))
+		return buildWith(ctx, d.source, d.path("bin"), cmp.Or(d.options.Node, natsServer), d.options.Overlay)
 	}
 	if err := os.Symlink(d.options.Programs, d.path("bin")); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -177,10 +177,10 @@ const natsServer = "github.com/nats-io/nats-server/v2"
 // Build makes the programs, the nats-server of the module among them, in a
 // directory. Source is the root of the repository.
 func Build(ctx context.Context, source, dir string) error {
-	return buildWith(ctx, source, dir, natsServer)
+	return buildWith(ctx, source, dir, natsServer, "")
 }
 
-func buildWith(ctx context.Context, source, dir, node string) error {
+func buildWith(ctx context.Context, source, dir, node, overlay string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
@@ -188,7 +188,7 @@ func buildWith(ctx context.Context, source, dir, node string) error {
 		{"-o", dir + "/", "./services/issuer/cmd/quash-issuer", "./services/rotator/cmd/quash-rotator", "./services/revocation/cmd/quash-revocation", "./services/demo/cmd/quash-demo", "./services/quash", "./services/deployment/cmd/quash-deployment"},
 		{"-o", filepath.Join(dir, "nats-server"), node},
 	} {
-		cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, set...)...)
+		cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-overlay=" + overlay}, set...)...)
 		cmd.Dir = source
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build: %w\n%s", err, out)
