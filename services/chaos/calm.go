@@ -40,14 +40,10 @@ func (r *round) calm(ctx context.Context) ([]Violation, error) {
 		return stuck(err), ctx.Err()
 	}
 	r.lap("known")
-	r.askAll(ctx)
-	r.lap("final")
-	stored, fold, err := r.w.log.read(ctx, r.w, r.tokens())
-	if err != nil {
+	if err := r.askAll(ctx); err != nil {
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
-	r.w.rec.with(func(h *History) { h.Stored, h.Fold = stored, fold })
-	r.lap("log")
+	r.lap("final")
 	return nil, nil
 }
 
@@ -191,12 +187,19 @@ func (r *round) anew(ctx context.Context, owner string) {
 	}
 }
 
-// askAll records what everybody says in the end: once it is the same, or as it is
-// when the time for that is over.
-func (r *round) askAll(ctx context.Context) {
+// askAll records what everybody says in the end, and the log itself: once it is the
+// same, or as it is when the time for that is over. What a client gave up, and what
+// services commit again, may come at any moment before.
+func (r *round) askAll(ctx context.Context) error {
 	var all []Look
+	var stored map[int]int
+	var fold map[int]Verdict
+	var broken error
 	_ = until(ctx, time.Now().Add(equalTime), func() error { // what is wrong then is for the checker
 		all = nil
+		if stored, fold, broken = r.w.log.read(ctx, r.w, r.tokens()); broken != nil {
+			return broken
+		}
 		differ := false
 		for _, t := range r.tokens() {
 			var first Verdict
@@ -206,6 +209,7 @@ func (r *round) askAll(ctx context.Context) {
 				all = append(all, l)
 				if i == 0 {
 					first = l.Verdict
+					differ = differ || (first == Allowed) != (fold[t.ID] == Allowed)
 				}
 				differ = differ || l.Verdict == Unable || l.Verdict == Other || (l.Verdict == Allowed) != (first == Allowed) || t.AfterCut && l.Verdict != Allowed
 			}
@@ -215,9 +219,11 @@ func (r *round) askAll(ctx context.Context) {
 		}
 		return nil
 	})
-	for _, l := range all {
-		r.w.rec.look(l)
-	}
+	r.w.rec.with(func(h *History) {
+		h.Stored, h.Fold = stored, fold
+		h.Looks = append(h.Looks, all...)
+	})
+	return broken
 }
 
 // replicas are those of the revocation service, who decide too.

@@ -185,7 +185,7 @@ func (r *round) failOver(ctx context.Context, rng *rand.Rand) error {
 // follow makes a server that is no primary any more follow the one that is.
 func (w *world) follow(ctx context.Context, n int) {
 	host, port, _ := net.SplitHostPort(w.redis.addr[w.redis.primary.Load()]) // we made it
-	_ = w.redis.admin[n].Do(ctx, "REPLICAOF", host, port).Err()       // it may be away: it reads its file when it starts
+	_ = w.redis.admin[n].Do(ctx, "REPLICAOF", host, port).Err()              // it may be away: it reads its file when it starts
 }
 
 // writeRole writes into the file of a server what it is when it starts.
