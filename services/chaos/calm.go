@@ -28,11 +28,8 @@ func (r *round) calm(ctx context.Context) ([]Violation, error) {
 		all.Go(func() { r.anew(ctx, owner) })
 	}
 	var ahead error
-	if !r.final {
-		all.Go(func() {
-			next := &round{run: r.run, w: r.w, n: r.n + 1}
-			r.run.ahead, ahead = next.makeAhead(ctx)
-		})
+	if next := r.run.round(r.w, r.i+1); next != nil {
+		all.Go(func() { r.run.ahead, ahead = next.makeAhead(ctx) })
 	}
 	err := r.marker(ctx, deadline)
 	all.Wait()
@@ -136,7 +133,7 @@ func (w *world) readyz(ctx context.Context, name string) error {
 
 // marker revokes something new and waits until every guard knows.
 func (r *round) marker(ctx context.Context, deadline time.Time) error {
-	owner := fmt.Sprintf("%s-%d-marker", r.run.name, r.n)
+	owner := fmt.Sprintf("c%x-%d-marker", r.seed, r.n)
 	var t *Token
 	if err := until(ctx, deadline, func() (err error) {
 		t, err = r.mint(ctx, r.w.clients[0], owner)

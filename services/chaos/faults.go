@@ -82,7 +82,7 @@ func (r *round) choose() (chosen []fault) {
 		}
 	}
 	deck, at := (r.n-1)/len(all), (r.n-1)%len(all)
-	first := all[rand.New(rand.NewPCG(r.run.o.Seed, 1<<32+uint64(deck))).Perm(len(all))[at]]
+	first := all[rand.New(rand.NewPCG(r.seed, 1<<32+uint64(deck))).Perm(len(all))[at]]
 	chosen = append(chosen, first)
 	for range r.rng.IntN(r.run.pace.atOnce) {
 		if more := weighed[r.rng.IntN(len(weighed))]; !first.alone && !more.alone {
@@ -146,6 +146,7 @@ func (w *world) kill(name string) error {
 		return err
 	}
 	_ = syscall.Kill(p.PID, syscall.SIGKILL) // another fault may have been first
+	w.rec.Count(sawKill, 1)
 	for range 500 {
 		if !p.Runs() {
 			return nil

@@ -152,7 +152,7 @@ func (r *round) send(ctx context.Context, x *Change, client int) {
 	body := map[string]any{"op": x.Op, "targets": []string{x.Target}, "reason": reasonOf(x.ID)}
 	var e entry
 	err := r.w.clients[client].Do(ctx, api.Call{
-		Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: fmt.Sprintf("%s-%d", r.run.name, x.ID),
+		Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: fmt.Sprintf("c%x-%d", r.run.o.Seeds[0], x.ID),
 	}, &e)
 	now := r.w.rec.Now()
 	outcome := outcomeOf(err)

@@ -15,9 +15,9 @@ import (
 const (
 	principals  = 5
 	changers    = 3
-	maxTokens   = 14
-	maxVictims  = 24
-	hotVictims  = 5 // the newest ones, which everybody looks at
+	maxTokens   = 24
+	stock       = 8 // victims that are made before anything fails
+	hotVictims  = 4 // those revoked last, at which everybody looks
 	veterans    = 4 // tokens of the round before that are looked at again
 	quietTime   = 90 * time.Second
 	equalTime   = 20 * time.Second
@@ -29,14 +29,16 @@ const (
 type round struct {
 	run    *Run
 	w      *world
-	n      int
+	i, n   int // of the run, and of its seed
+	seed   uint64
 	rng    *rand.Rand // of the round's own choices
 	faults []string   // what was done, for people
 	final  bool       // no other comes after it
 
 	goesBack bool // the log does
 	owners   []string
-	victims  []*Token    // see victim; with the recorder's lock
+	victims  []*Token    // see victim
+	revoked  int         // how many of them were, or are being; with the recorder's lock
 	stop     atomic.Bool // the load
 	working  sync.WaitGroup
 	last     time.Time // when the last part of the round ended
@@ -84,7 +86,8 @@ func (r *round) play(ctx context.Context) ([]Violation, error) {
 	return found, nil
 }
 
-func (r *round) owner(i int) string { return fmt.Sprintf("%s-%d-%d", r.run.name, r.n, i) }
+// owner names principals; those from principals on are of victims.
+func (r *round) owner(i int) string { return fmt.Sprintf("c%x-%d-%d", r.seed, r.n, i) }
 
 // setUp has tokens of new principals, made before anything fails.
 func (r *round) setUp(ctx context.Context) error {
@@ -97,17 +100,20 @@ func (r *round) setUp(ctx context.Context) error {
 	}
 	r.run.ahead = nil
 	for i, t := range tokens {
-		r.owners = append(r.owners, r.owner(i))
+		if i < principals {
+			r.owners = append(r.owners, r.owner(i))
+		}
 		r.add(t)
 	}
+	r.victims = tokens[principals:]
 	return nil
 }
 
 // makeAhead makes the tokens with which a round begins.
 func (r *round) makeAhead(ctx context.Context) ([]*Token, error) {
 	var all sync.WaitGroup
-	tokens, errs := make([]*Token, principals), make([]error, principals)
-	for i := range principals {
+	tokens, errs := make([]*Token, principals+stock), make([]error, principals+stock)
+	for i := range tokens {
 		all.Go(func() {
 			errs[i] = until(ctx, time.Now().Add(quietTime), func() (err error) {
 				tokens[i], err = r.make(ctx, r.w.clients[i%2], r.owner(i))
@@ -142,13 +148,13 @@ func (r *round) load(ctx context.Context) {
 	}
 	work(changePause, func(rng *rand.Rand) { r.duel(ctx, rng) })
 	work(200*time.Millisecond, func(rng *rand.Rand) {
-		if len(r.tokens())-len(r.hot(maxVictims)) < maxTokens {
+		if len(r.tokens()) < maxTokens {
 			if _, err := r.mint(ctx, r.w.clients[rng.IntN(2)], r.owners[rng.IntN(len(r.owners))]); err != nil {
 				r.w.rec.Count(sawNoToken, 1) // the owner may be held, or the issuer away
 			}
 		}
 	})
-	work(150*time.Millisecond, func(rng *rand.Rand) { r.victim(ctx, rng) })
+	work(130*time.Millisecond, func(rng *rand.Rand) { r.victim(ctx, rng) })
 	work(100*time.Millisecond, func(rng *rand.Rand) { r.follow(ctx, rng) })
 	for _, g := range r.w.guards {
 		work(lookPause, func(rng *rand.Rand) {
@@ -158,31 +164,32 @@ func (r *round) load(ctx context.Context) {
 	}
 }
 
-// victim makes a token that nobody else touches, lets all see it living, and
-// revokes it: who is behind still takes it, and has to say so.
+// victim revokes a token that nobody else touches and that all have seen living:
+// who is behind still takes it, and has to say so. It was made before anything
+// failed: of one made later its stamp tells that one is behind.
 func (r *round) victim(ctx context.Context, rng *rand.Rand) {
-	n := len(r.hot(maxVictims))
-	if n == maxVictims {
-		return
+	var t *Token
+	r.w.rec.with(func(*History) {
+		if r.revoked < len(r.victims) {
+			t = r.victims[r.revoked]
+			r.revoked++
+		}
+	})
+	if t != nil {
+		r.change(ctx, rng, opRevoke, one(rng, t.targets()))
 	}
-	t, err := r.mint(ctx, r.w.clients[rng.IntN(2)], fmt.Sprintf("%s-%d-victim-%d", r.run.name, r.n, n))
-	if err != nil {
-		r.w.rec.Count(sawNoToken, 1)
-		return
-	}
-	r.w.rec.with(func(*History) { r.victims = append(r.victims, t) })
-	sleep(ctx, between(rng, 50*time.Millisecond, 250*time.Millisecond))
-	r.change(ctx, rng, opRevoke, one(rng, t.targets()))
 }
 
-// hot are the newest victims, so many at most.
-func (r *round) hot(n int) (tokens []*Token) {
-	r.w.rec.with(func(*History) { tokens = r.victims[max(0, len(r.victims)-n):] })
-	return tokens // it is only ever appended to
+// hot are the victims that were revoked last, and the next one.
+func (r *round) hot() (tokens []*Token) {
+	r.w.rec.with(func(*History) {
+		tokens = r.victims[max(0, r.revoked-hotVictims):min(r.revoked+1, len(r.victims))]
+	})
+	return tokens
 }
 
 func (r *round) toLookAt(rng *rand.Rand) *Token {
-	if hot := r.hot(hotVictims); len(hot) > 0 && rng.IntN(2) == 0 {
+	if hot := r.hot(); rng.IntN(2) == 0 {
 		return hot[rng.IntN(len(hot))]
 	}
 	tokens := r.tokens()

@@ -19,11 +19,11 @@ import (
 
 // Options are what a run can be told.
 type Options struct {
-	Dir    string // of the deployment, new
-	Source string // the root of the repository
-	Seed   uint64
+	Dir    string        // of the deployment, new
+	Source string        // the root of the repository
+	Seeds  []uint64      // one after the other, the last one until the time is over
 	For    time.Duration // how long rounds are begun
-	Rounds int           // how many at most; 0: as many as time allows
+	Rounds int           // how many at most of each seed; 0: as many as time allows
 	First  int           // the number of the first one; 0: 1
 	Only   []string      // these faults only
 	Short  bool          // see short
@@ -33,8 +33,7 @@ type Options struct {
 // Run is one run of rounds over one deployment.
 type Run struct {
 	o       Options
-	name    string // of this run in all names that it gives
-	changes int    // how many there were
+	changes int // how many there were
 	rec     *Recorder
 	pace    pace
 	ahead   []*Token             // of the next round
@@ -43,7 +42,8 @@ type Run struct {
 	// What came of it.
 	Played  int
 	Broken  []Violation
-	BrokeIn int // the round
+	BrokeIn string // the round, and its seed
+	Again   string // how to play that round again
 	Counts  map[string]int
 }
 
@@ -55,7 +55,7 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 			return nil, fmt.Errorf("no fault %q: want some of %s", name, strings.Join(Faults(), ", "))
 		}
 	}
-	run = &Run{o: o, name: fmt.Sprintf("c%x", o.Seed), rec: NewRecorder(), pace: long, behind: map[string]time.Time{}}
+	run = &Run{o: o, rec: NewRecorder(), pace: long, behind: map[string]time.Time{}}
 	if o.Short {
 		run.pace = short
 	}
@@ -76,23 +76,44 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 			return run, errors.New("so there is nothing to play")
 		}
 	}
-	begin, first := time.Now(), max(o.First, 1)
-	for n := first; (o.Rounds == 0 || n < first+o.Rounds) && (o.For == 0 || time.Since(begin) < o.For); n++ {
-		r := &round{run: run, w: w, n: n, final: n+1 == first+o.Rounds, rng: rand.New(rand.NewPCG(o.Seed, uint64(n))), last: time.Now()}
+	begin := time.Now()
+	for i := 0; o.For == 0 || time.Since(begin) < o.For; i++ {
+		r := run.round(w, i)
+		if r == nil {
+			break
+		}
 		found, err := r.play(ctx)
 		w.said.scan(w)
 		if err != nil {
-			return run, fmt.Errorf("round %d (%s): %w", n, strings.Join(r.faults, "; "), err)
+			return run, fmt.Errorf("round %d of seed %d (%s): %w", r.n, r.seed, strings.Join(r.faults, "; "), err)
 		}
 		run.Played++
 		run.tell(r)
 		if len(found) > 0 {
-			run.Broken, run.BrokeIn = found, n
+			run.Broken, run.BrokeIn = found, fmt.Sprintf("round %d of seed %d", r.n, r.seed)
+			run.Again = fmt.Sprintf("--seed %d --first %d --rounds 1", r.seed, r.n)
+			if o.Short {
+				run.Again += " --short"
+			}
 			return run, nil
 		}
 		run.rec.with(func(h *History) { run.rec.h = h.next() })
 	}
 	return run, nil
+}
+
+// round is the one that is played as number i, from 0; nil: there is none.
+func (run *Run) round(w *world, i int) *round {
+	r := &round{run: run, w: w, i: i, seed: run.o.Seeds[0], n: max(run.o.First, 1) + i, last: time.Now()}
+	if all := run.o.Rounds; all > 0 {
+		if i >= all*len(run.o.Seeds) {
+			return nil
+		}
+		r.seed, r.n = run.o.Seeds[i/all], max(run.o.First, 1)+i%all
+		r.final = i+1 == all*len(run.o.Seeds)
+	}
+	r.rng = rand.New(rand.NewPCG(r.seed, uint64(r.n)))
+	return r
 }
 
 // tell prints a line about a round.
@@ -140,11 +161,11 @@ func (run *Run) Report(out io.Writer) {
 		_, _ = fmt.Fprintf(out, "  %7d  %s\n", run.Counts[what], what)
 	}
 	if len(run.Broken) > 0 {
-		_, _ = fmt.Fprintf(out, "BROKEN in round %d of seed %d (%d violations; the shortest):\n  %s\n  again: scripts/chaos --seed %d --first %d --rounds 1\n",
-			run.BrokeIn, run.o.Seed, len(run.Broken), run.Broken[0], run.o.Seed, run.BrokeIn)
+		_, _ = fmt.Fprintf(out, "BROKEN in %s (%d violations; the shortest):\n  %s\n  again: scripts/chaos %s\n",
+			run.BrokeIn, len(run.Broken), run.Broken[0], run.Again)
 		return
 	}
-	_, _ = fmt.Fprintf(out, "seed %d: %d rounds, nothing broken\n", run.o.Seed, run.Played)
+	_, _ = fmt.Fprintf(out, "seeds %d: %d rounds, nothing broken\n", run.o.Seeds, run.Played)
 }
 
 // mend undoes every fault.
