@@ -36,15 +36,15 @@ func faults() []fault {
 		{name: "nats-kill", weight: 3, do: (*round).killNode},
 		{name: "nats-kill-all", weight: 2, do: (*round).killAllNodes},
 		{name: "nats-apart", weight: 3, do: (*round).partNodes},
-		{name: "cut", weight: 2, do: linkFault("cut", func(*rand.Rand) state { return state{cut: true} })},
-		{name: "half-open", weight: 3, do: linkFault("half-open", func(rng *rand.Rand) state {
+		{name: "cut", weight: 3, do: linkFault("cut", func(*rand.Rand) state { return state{cut: true} })},
+		{name: "half-open", weight: 5, do: linkFault("half-open", func(rng *rand.Rand) state {
 			up := rng.IntN(3)
 			return state{upStill: up != 0, downStill: up != 1}
 		})},
-		{name: "slow", weight: 3, do: linkFault("slow", func(rng *rand.Rand) state {
+		{name: "slow", weight: 5, do: linkFault("slow", func(rng *rand.Rand) state {
 			return state{late: time.Duration(20+rng.IntN(280)) * time.Millisecond}
 		})},
-		{name: "lossy", weight: 2, do: linkFault("lossy", func(rng *rand.Rand) state {
+		{name: "lossy", weight: 3, do: linkFault("lossy", func(rng *rand.Rand) state {
 			return state{stall: 0.02 + 0.2*rng.Float64(), reset: 0.01 * rng.Float64()}
 		})},
 		{name: "redis-flush", weight: 2, do: (*round).flushRedis},
@@ -226,16 +226,16 @@ func (r *round) partNodes(ctx context.Context, rng *rand.Rand) error {
 	return nil
 }
 
-// ways chooses a way to spoil: half the time of guards, one or all, and else most
-// often of the revocation service, on which most rests.
+// ways chooses a way to spoil: most often of guards, one or all, and else
+// of the revocation service, on which most rests.
 func ways(rng *rand.Rand, w *world) (from []string, to string) {
 	guards := []string{"near", "short", "asks", "redis", "demo-1", "demo-2"}
 	switch p := rng.Float64(); {
 	case p < 0.25:
 		from = guards
-	case p < 0.50:
+	case p < 0.60:
 		from = []string{one(rng, guards)}
-	case p < 0.80:
+	case p < 0.85:
 		from = []string{one(rng, w.names("revocation"))}
 	default:
 		from = []string{one(rng, w.names("rotator", "issuer"))}

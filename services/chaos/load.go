@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	crand "crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -147,6 +148,17 @@ func (r *round) change(ctx context.Context, rng *rand.Rand, op, target string) {
 	}
 }
 
+// burst revokes so much together that it is committed in batches, of tokens that
+// nobody has.
+func (r *round) burst(ctx context.Context) {
+	var all sync.WaitGroup
+	for range 40 {
+		x := r.newChange(opRevoke, "token:"+strings.ToLower(crand.Text()))
+		all.Go(func() { r.send(ctx, x, 0) })
+	}
+	all.Wait()
+}
+
 // send sends a change to the replicas, one of them first, and notes the outcome.
 func (r *round) send(ctx context.Context, x *Change, client int) {
 	body := map[string]any{"op": x.Op, "targets": []string{x.Target}, "reason": reasonOf(x.ID)}
@@ -222,7 +234,7 @@ func (r *round) follow(ctx context.Context, rng *rand.Rand) {
 		return
 	}
 	var e entry
-	call := api.Call{Method: http.MethodGet, Path: "/v1/revocations/" + id, Query: url.Values{"wait": {"1s"}}}
+	call := api.Call{Method: http.MethodGet, Path: "/v1/revocations/" + id, Query: url.Values{"wait": {r.run.pace.wait.String()}}}
 	if r.w.clients[rng.IntN(2)].Do(ctx, call, &e) != nil {
 		return
 	}

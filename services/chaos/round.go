@@ -147,6 +147,9 @@ func (r *round) load(ctx context.Context) {
 		})
 	}
 	work(changePause, func(rng *rand.Rand) { r.duel(ctx, rng) })
+	if r.run.o.Copies == 1 {
+		work(400*time.Millisecond, func(*rand.Rand) { r.burst(ctx) })
+	}
 	work(200*time.Millisecond, func(rng *rand.Rand) {
 		if len(r.tokens()) < maxTokens {
 			if _, err := r.mint(ctx, r.w.clients[rng.IntN(2)], r.owners[rng.IntN(len(r.owners))]); err != nil {

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ type Options struct {
 	First  int           // the number of the first one; 0: 1
 	Only   []string      // these faults only
 	Short  bool          // see short
+	Copies int           // of the log: 3, or 1, which is grouped into batches; 0: 3
 	Out    io.Writer
 }
 
@@ -55,6 +57,7 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 			return nil, fmt.Errorf("no fault %q: want some of %s", name, strings.Join(Faults(), ", "))
 		}
 	}
+	o.Copies = cmp.Or(o.Copies, 3)
 	run = &Run{o: o, rec: NewRecorder(), pace: long, behind: map[string]time.Time{}}
 	if o.Short {
 		run.pace = short

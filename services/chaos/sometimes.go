@@ -23,6 +23,7 @@ const (
 	sawGap        = "a gap in the feed"
 	sawWhole      = "a whole sync"
 	sawEpoch      = "a new epoch"
+	sawSingly     = "a batch that was sent singly"
 	sawNoAck      = "a lost acknowledgement of a tick"
 )
 
@@ -37,6 +38,7 @@ var sayings = map[string]string{
 	"a new epoch stands":                                                  sawEpoch,
 	"committed again what the log had lost":                               "lost entries committed again",
 	"a tick was not acknowledged; whoever asked asks again":               sawNoAck,
+	"a batch was not stored as one; its messages are sent singly":         sawSingly,
 	"lost the connection to NATS; trying to get it back":                  "a lost connection",
 	"this machine's clock differs from the broker's; nothing is accepted": "a refusal for a wrong clock",
 }

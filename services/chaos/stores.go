@@ -20,9 +20,12 @@ import (
 // the place of the files, and they start again. The buckets stay: for them that
 // is documented as a restore's business.
 func (r *round) logBack(ctx context.Context, rng *rand.Rand) error {
-	group, err := r.w.logGroup(ctx)
-	if err != nil {
-		return err
+	var group string
+	if r.w.copies > 1 {
+		var err error
+		if group, err = r.w.logGroup(ctx); err != nil {
+			return err
+		}
 	}
 	old := filepath.Join(r.w.dir, "old")
 	if err := os.RemoveAll(old); err != nil {
@@ -105,8 +108,15 @@ func (r *round) someCommits(ctx context.Context, rng *rand.Rand) error {
 // copyLog copies the files of the log, of every node, to old or from there.
 func (w *world) copyLog(group, old string, restore bool) error {
 	for _, node := range w.names("nats") {
-		for _, pattern := range []string{"*/streams/" + wire.Stream, "*/_js_/" + group} {
+		patterns := []string{"*/streams/" + wire.Stream}
+		if group != "" {
+			patterns = append(patterns, "*/_js_/"+group)
+		}
+		for _, pattern := range patterns {
 			dirs, err := filepath.Glob(filepath.Join(w.dir, node, "jetstream", pattern))
+			if err == nil && len(dirs) == 0 && w.copies == 1 {
+				continue // it is another node's, which replicates it with nobody
+			}
 			if err != nil || len(dirs) != 1 {
 				return errors.Join(err, fmt.Errorf("%s has %d directories %s", node, len(dirs), pattern))
 			}

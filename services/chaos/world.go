@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,13 +26,14 @@ import (
 
 // world is a deployment, and everybody here who uses it.
 type world struct {
-	dir   string
-	out   io.Writer
-	pace  pace
-	rec   *Recorder
-	links *links
-	env   map[string]string
-	roots *x509.CertPool
+	dir    string
+	out    io.Writer
+	pace   pace
+	copies int
+	rec    *Recorder
+	links  *links
+	env    map[string]string
+	roots  *x509.CertPool
 
 	http    *http.Client
 	clients [2]*api.Client // the second asks the other replica first
@@ -47,7 +49,7 @@ type world struct {
 // newWorld starts the deployment in dir, which it does not end when it fails:
 // close does.
 func newWorld(ctx context.Context, o Options, p pace, rec *Recorder) (*world, error) {
-	w := &world{dir: o.Dir, out: o.Out, pace: p, rec: rec, links: &links{}, env: map[string]string{}}
+	w := &world{dir: o.Dir, out: o.Out, pace: p, copies: o.Copies, rec: rec, links: &links{}, env: map[string]string{}}
 	password := rand.Text()
 	sum := sha256.Sum256([]byte(password))
 	began := time.Now()
@@ -62,12 +64,15 @@ func newWorld(ctx context.Context, o Options, p pace, rec *Recorder) (*world, er
 		return w, err
 	}
 	err = deployment.Up(ctx, o.Dir, deployment.Options{
-		Source:     o.Source,
-		Node:       p.node,
-		Overlay:    overlay,
-		Spare:      true,
-		Route:      w.route,
-		Settings:   map[string]map[string]string{"demo": {"LIMIT": p.demo.String()}},
+		Source:  o.Source,
+		Node:    p.node,
+		Overlay: overlay,
+		Spare:   true,
+		Route:   w.route,
+		Settings: map[string]map[string]string{
+			"demo":       {"LIMIT": p.demo.String()},
+			"revocation": {"REPLICAS": strconv.Itoa(o.Copies)},
+		},
 		RedisLines: []string{"user chaos on ~* &* +@all #" + hex.EncodeToString(sum[:])},
 	}, io.Discard)
 	if err = errors.Join(err, errors.Join(w.links.errs...)); err != nil {

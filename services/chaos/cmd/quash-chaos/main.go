@@ -38,6 +38,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	fs.Uint64Var(&o.Seeds[0], "seed", rand.Uint64()>>40, "`number` from which all choices come; a fresh one by default")
 	fs.IntVar(&o.Rounds, "rounds", 0, "play `n` rounds at most")
 	fs.IntVar(&o.First, "first", 1, "the `number` of the first round, to play one again")
+	fs.IntVar(&o.Copies, "log-copies", 3, "`copies` of the log: 3, or 1, which commits what comes together in batches")
 	fs.BoolVar(&o.Short, "short", false, "rounds of some two seconds, with nodes that notice sooner that a leader is gone")
 	fs.StringVar(&o.Dir, "dir", "", "the `directory` for the deployment, new; a temporary one by default, kept only when a promise is broken")
 	fs.Func("only", "`faults` to have, with commas: "+strings.Join(chaos.Faults(), ", "), func(text string) error {
