@@ -115,6 +115,17 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			x.Outcome, x.Answers = Nothing, nil
 			h.Stored = map[int]int{1: 1}
 		}},
+		{"acknowledged and not in the log, before it went back", promiseKept, func(h *History) {
+			h.add(opRevoke, "principal:a", 2, 3)
+			h.Backs = []Back{{Copied: second(4), Back: second(5)}}
+			h.Stored = map[int]int{}
+		}},
+		{"lost when the log went back, and still the same epoch", promiseEpoch, func(h *History) {
+			h.add(opRevoke, "principal:a", 2, 3)
+			h.Backs = []Back{{Copied: second(1.9), Back: second(4)}}
+			h.Stored = map[int]int{}
+			h.looked(Dead, 50, 1, final)
+		}},
 		{"made anew and refused", promiseAnew, func(h *History) {
 			h.add(opRevoke, "principal:a", 0.1, 0.2)
 			h.Tokens[0].AfterCut = true
