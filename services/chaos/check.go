@@ -173,7 +173,7 @@ func (c *checker) lost(x *Change, l *Look) bool {
 // given out again, at a guard that could not have noticed.
 func (c *checker) reborn(t *Token, l *Look) bool {
 	for _, b := range c.h.Backs {
-		if t.Made >= b.Copied && l.Answered >= b.Back && l.Epoch <= t.Stamp.Epoch {
+		if t.Made >= b.Copied && l.Answered >= b.Back && t.Stamp.Epoch <= b.Epoch && l.Epoch <= b.Epoch {
 			return true
 		}
 	}

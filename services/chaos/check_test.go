@@ -126,6 +126,11 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			h.Stored = map[int]int{}
 			h.looked(Dead, 50, 1, final)
 		}},
+		{"accepted by a view that covers the cut, long after the log went back", promiseClaim, func(h *History) {
+			h.Backs = []Back{{Copied: second(0.1), Back: second(0.2)}}
+			h.add(opRevoke, "principal:a", 2, 3)
+			h.looked(Allowed, 5, 1.9)
+		}},
 		{"made anew and refused", promiseAnew, func(h *History) {
 			h.add(opRevoke, "principal:a", 0.1, 0.2)
 			h.Tokens[0].AfterCut = true

@@ -110,8 +110,25 @@ type Look struct {
 }
 
 // Back is one time that the log went back: what was answered between Copied and
-// Back may be lost to whoever has not noticed.
-type Back struct{ Copied, Back time.Duration }
+// Back may be lost to whoever has not noticed. Epoch is the newest one that had been
+// seen by then: what has a later stamp is of after that.
+type Back struct {
+	Copied, Back time.Duration
+	Epoch        uint64
+}
+
+// epoch is the newest one that anybody has been told.
+func (h *History) epoch() (newest uint64) {
+	for _, t := range h.Tokens {
+		newest = max(newest, t.Stamp.Epoch)
+	}
+	for _, x := range h.Changes {
+		for _, a := range x.Answers {
+			newest = max(newest, a.Where.Epoch)
+		}
+	}
+	return newest
+}
 
 // History is what one round has recorded.
 type History struct {

@@ -43,7 +43,7 @@ func (r *round) logBack(ctx context.Context, rng *rand.Rand) error {
 		return err
 	}
 	r.did("put the log back by %s", (back - copied).Round(time.Millisecond))
-	r.w.rec.with(func(h *History) { h.Backs = append(h.Backs, Back{copied, back}) })
+	r.w.rec.with(func(h *History) { h.Backs = append(h.Backs, Back{copied, back, h.epoch()}) })
 	r.w.log.again()
 	sleep(ctx, r.lasts(rng, time.Second, 3*time.Second))
 	return nil
