@@ -4,36 +4,43 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/quash-project/quash/services/quash/api"
 	"github.com/quash-project/quash/shared/guard"
 )
 
-// calm mends everything, waits until all say that they are ready and know the
+// calm, after everything was mended, waits until all say that they are ready and know the
 // newest entry, and records what everybody says then.
 func (r *round) calm(ctx context.Context) ([]Violation, error) {
-	if err := r.w.mend(ctx); err != nil {
-		return nil, err
-	}
 	deadline := time.Now().Add(quietTime)
 	if err := r.ready(ctx, deadline); err != nil {
 		return stuck(err), ctx.Err()
 	}
-	if err := r.marker(ctx, deadline); err != nil {
+	r.lap("ready")
+	var all sync.WaitGroup
+	for _, owner := range r.owners {
+		all.Go(func() { r.anew(ctx, owner) })
+	}
+	var ahead error
+	if next := r.run.round(r.w, r.i+1); next != nil {
+		all.Go(func() { r.run.ahead, ahead = next.makeAhead(ctx) })
+	}
+	err := r.marker(ctx, deadline)
+	all.Wait()
+	if err = errors.Join(err, ahead); err != nil {
 		return stuck(err), ctx.Err()
 	}
-	for _, owner := range r.owners {
-		r.anew(ctx, owner)
-	}
-	r.final(ctx)
-	stored, fold, err := r.w.log.read(ctx, r.w, r.tokens())
-	if err != nil {
+	r.lap("known")
+	if err := r.askAll(ctx); err != nil {
 		return nil, fmt.Errorf("read the log: %w", err)
 	}
-	r.w.rec.with(func(h *History) { h.Stored, h.Fold = stored, fold })
+	r.lap("final")
 	return nil, nil
 }
 
@@ -46,47 +53,87 @@ func until(ctx context.Context, deadline time.Time, try func() error) error {
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			return err
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// ready waits until every service and guard says that it is.
+// ready waits until every service and guard says that it is. Who needs longer than
+// the pace gives is behind: the next faults meet it while it recovers, and it must
+// be ready again within quietTime.
 func (r *round) ready(ctx context.Context, deadline time.Time) error {
+	settle := deadline
+	if !r.final {
+		settle = time.Now().Add(r.run.pace.settle)
+	}
+	asks := map[string]func() error{}
 	for _, name := range r.w.names("revocation", "rotator", "issuer", "demo") {
-		p, err := r.w.process(name)
-		if err != nil {
-			return err
-		}
-		err = until(ctx, deadline, func() error {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Addresses[1]+"/readyz", nil)
-			if err != nil {
-				return err
-			}
-			status, text := r.w.fetch(req)
-			if status != http.StatusOK {
-				return fmt.Errorf("%s is not ready: %s", name, text)
-			}
-			return nil
-		})
-		if err != nil {
-			return err
-		}
+		asks[name] = func() error { return r.w.readyz(ctx, name) }
 	}
 	for _, g := range r.w.guards {
-		e, ok := g.(*embedded)
-		if !ok {
-			continue
+		if e, ok := g.(*embedded); ok {
+			asks[e.name] = func() error { return e.current().Ready() }
 		}
-		if err := until(ctx, deadline, func() error { return e.current().Ready() }); err != nil {
-			return fmt.Errorf("guard %s: %w", e.name, err)
+	}
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	late := map[string]error{}
+	for name, ask := range asks {
+		all.Go(func() {
+			if err := until(ctx, settle, ask); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				late[name] = fmt.Errorf("%s is not ready: %w", name, err)
+			}
+		})
+	}
+	all.Wait()
+	return r.run.note(r, late)
+}
+
+// note keeps since when who is behind, and returns the error of one that is for too
+// long.
+func (run *Run) note(r *round, late map[string]error) (err error) {
+	maps.DeleteFunc(run.behind, func(name string, _ time.Time) bool { return late[name] == nil })
+	for _, name := range slices.Sorted(maps.Keys(late)) {
+		since, was := run.behind[name]
+		if !was {
+			since = time.Now()
+			run.behind[name] = since
 		}
+		if time.Since(since) > quietTime || r.final {
+			err = late[name]
+		}
+	}
+	if len(late) > 0 {
+		r.laps = append(r.laps, "not waited for "+strings.Join(slices.Sorted(maps.Keys(late)), " "))
+	}
+	return err
+}
+
+// there are those of some watchers who are not behind.
+func (run *Run) there(all []watcher) []watcher {
+	return slices.DeleteFunc(slices.Clone(all), func(g watcher) bool { _, is := run.behind[g.title()]; return is })
+}
+
+// readyz asks a process whether it is ready.
+func (w *world) readyz(ctx context.Context, name string) error {
+	p, err := w.process(name)
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.Addresses[1]+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	if status, text := w.fetch(req); status != http.StatusOK {
+		return errors.New(text)
 	}
 	return nil
 }
 
 // marker revokes something new and waits until every guard knows.
 func (r *round) marker(ctx context.Context, deadline time.Time) error {
-	owner := fmt.Sprintf("%s-%d-marker", r.run.name, r.n)
+	owner := fmt.Sprintf("c%x-%d-marker", r.seed, r.n)
 	var t *Token
 	if err := until(ctx, deadline, func() (err error) {
 		t, err = r.mint(ctx, r.w.clients[0], owner)
@@ -95,7 +142,7 @@ func (r *round) marker(ctx context.Context, deadline time.Time) error {
 		return err
 	}
 	everyone := func(what string, want func(Verdict) bool) error {
-		for _, g := range r.w.guards {
+		for _, g := range r.run.there(r.w.guards) {
 			err := until(ctx, deadline, func() error {
 				if l := g.look(ctx, t, false); !want(l.Verdict) {
 					return fmt.Errorf("%s does not see that %s: %s: %s", g.title(), what, l.Verdict, l.Why)
@@ -137,21 +184,29 @@ func (r *round) anew(ctx context.Context, owner string) {
 	}
 }
 
-// final records what everybody says in the end: once it is the same, or as it is
-// when the time for that is over.
-func (r *round) final(ctx context.Context) {
+// askAll records what everybody says in the end, and the log itself: once it is the
+// same, or as it is when the time for that is over. What a client gave up, and what
+// services commit again, may come at any moment before.
+func (r *round) askAll(ctx context.Context) error {
 	var all []Look
+	var stored map[int]int
+	var fold map[int]Verdict
+	var broken error
 	_ = until(ctx, time.Now().Add(equalTime), func() error { // what is wrong then is for the checker
 		all = nil
+		if stored, fold, broken = r.w.log.read(ctx, r.w, r.tokens()); broken != nil {
+			return broken
+		}
 		differ := false
 		for _, t := range r.tokens() {
 			var first Verdict
-			for i, g := range append(r.w.guards, r.replicas()...) {
+			for i, g := range r.run.there(append(r.w.guards, r.replicas()...)) {
 				l := g.look(ctx, t, false)
 				l.Final = true
 				all = append(all, l)
 				if i == 0 {
 					first = l.Verdict
+					differ = differ || (first == Allowed) != (fold[t.ID] == Allowed)
 				}
 				differ = differ || l.Verdict == Unable || l.Verdict == Other || (l.Verdict == Allowed) != (first == Allowed) || t.AfterCut && l.Verdict != Allowed
 			}
@@ -161,9 +216,11 @@ func (r *round) final(ctx context.Context) {
 		}
 		return nil
 	})
-	for _, l := range all {
-		r.w.rec.look(l)
-	}
+	r.w.rec.with(func(h *History) {
+		h.Stored, h.Fold = stored, fold
+		h.Looks = append(h.Looks, all...)
+	})
+	return broken
 }
 
 // replicas are those of the revocation service, who decide too.

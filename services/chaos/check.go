@@ -25,6 +25,7 @@ const (
 	promiseOrder     = "revoke, hold and release of one target are linearizable"
 	promiseOnce      = "an idempotency key never commits twice"
 	promiseNothing   = "what is answered as not done was not done"
+	promiseEpoch     = "a log that went back is in a new epoch once it is quiet"
 	promiseAnew      = "what is minted after a cut is accepted in the end"
 	promiseEqual     = "all views are equal once it is quiet"
 	promiseStuck     = "everybody can tell again once it is quiet"
@@ -164,19 +165,15 @@ func (c *checker) mayBeReleased(hold *Change, by time.Duration) bool {
 
 // lost reports whether the log may have gone back past a change before a decision.
 func (c *checker) lost(x *Change, l *Look) bool {
-	for _, b := range c.h.Backs {
-		if x.Answers[0].At >= b.Copied && x.Asked <= b.Back && l.Answered >= b.Back {
-			return true
-		}
-	}
-	return false
+	b := c.back(x)
+	return b != nil && l.Answered >= b.Back
 }
 
 // reborn reports whether the token's stamp may be one of what the log lost, and
 // given out again, at a guard that could not have noticed.
 func (c *checker) reborn(t *Token, l *Look) bool {
 	for _, b := range c.h.Backs {
-		if t.Made >= b.Copied && l.Answered >= b.Back && l.Epoch <= t.Stamp.Epoch {
+		if t.Made >= b.Copied && l.Answered >= b.Back && t.Stamp.Epoch <= b.Epoch && l.Epoch <= b.Epoch {
 			return true
 		}
 	}
@@ -209,8 +206,32 @@ func (c *checker) once() {
 			c.broke(promiseOnce, "%s %s: %d entries in the log", x.Op, x.Target, n)
 		case n == 1 && (x.Outcome == Nothing || x.Outcome == Conflict):
 			c.broke(promiseNothing, "%s %s, asked %s: answered at %s as not done, and it is in the log", x.Op, x.Target, at(x.Asked), at(x.Answered))
-		case read && n == 0 && len(x.Answers) > 0 && len(c.h.Backs) == 0:
+		case read && n == 0 && len(x.Answers) > 0 && c.back(x) == nil:
 			c.broke(promiseKept, "%s %s, acknowledged %s at %s: not in the log", x.Op, x.Target, at(x.Answers[0].At), x.Answers[0].Where)
+		}
+	}
+}
+
+// back returns the time that the log went back past a change, nil if it did not.
+func (c *checker) back(x *Change) *Back {
+	for i, b := range c.h.Backs {
+		if x.Answers[0].At >= b.Copied && x.Asked <= b.Back {
+			return &c.h.Backs[i]
+		}
+	}
+	return nil
+}
+
+// newEpoch looks whether whoever decides in the end knows that what was acknowledged
+// and is not in the log was of a history that is over.
+func (c *checker) newEpoch(l *Look) {
+	if l.Epoch == 0 || c.h.Stored == nil {
+		return
+	}
+	for _, x := range c.h.Changes {
+		if len(x.Answers) > 0 && c.h.Stored[x.ID] == 0 && c.back(x) != nil && l.Epoch <= x.Answers[0].Where.Epoch {
+			c.broke(promiseEpoch, "%s %s, acknowledged at %s, was lost when the log went back, and %s is in epoch %d", x.Op, x.Target, x.Answers[0].Where, l.By, l.Epoch)
+			return
 		}
 	}
 }
@@ -224,6 +245,7 @@ func (c *checker) quiet() {
 			continue
 		}
 		t := c.tokens[l.Token]
+		c.newEpoch(l)
 		if l.Verdict == Unable || l.Verdict == Other {
 			c.broke(promiseStuck, "%s says of token %d of %s: %s: %s", l.By, t.ID, t.Principal, l.Verdict, l.Why)
 			continue

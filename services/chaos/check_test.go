@@ -115,6 +115,22 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 			x.Outcome, x.Answers = Nothing, nil
 			h.Stored = map[int]int{1: 1}
 		}},
+		{"acknowledged and not in the log, before it went back", promiseKept, func(h *History) {
+			h.add(opRevoke, "principal:a", 2, 3)
+			h.Backs = []Back{{Copied: second(4), Back: second(5)}}
+			h.Stored = map[int]int{}
+		}},
+		{"lost when the log went back, and still the same epoch", promiseEpoch, func(h *History) {
+			h.add(opRevoke, "principal:a", 2, 3)
+			h.Backs = []Back{{Copied: second(1.9), Back: second(4)}}
+			h.Stored = map[int]int{}
+			h.looked(Dead, 50, 1, final)
+		}},
+		{"accepted by a view that covers the cut, long after the log went back", promiseClaim, func(h *History) {
+			h.Backs = []Back{{Copied: second(0.1), Back: second(0.2)}}
+			h.add(opRevoke, "principal:a", 2, 3)
+			h.looked(Allowed, 5, 1.9)
+		}},
 		{"made anew and refused", promiseAnew, func(h *History) {
 			h.add(opRevoke, "principal:a", 0.1, 0.2)
 			h.Tokens[0].AfterCut = true

@@ -26,6 +26,8 @@ type fault struct {
 // while the log goes back.
 const faultLogBack = "log-back"
 
+const faultDisk = "disk-full"
+
 // faults are all of them.
 func faults() []fault {
 	return []fault{
@@ -34,24 +36,27 @@ func faults() []fault {
 		{name: "nats-kill", weight: 3, do: (*round).killNode},
 		{name: "nats-kill-all", weight: 2, do: (*round).killAllNodes},
 		{name: "nats-apart", weight: 3, do: (*round).partNodes},
-		{name: "cut", weight: 2, do: linkFault("cut", func(*rand.Rand) state { return state{cut: true} })},
-		{name: "half-open", weight: 3, do: linkFault("half-open", func(rng *rand.Rand) state {
+		{name: "cut", weight: 3, do: linkFault("cut", func(*rand.Rand) state { return state{cut: true} })},
+		{name: "half-open", weight: 5, do: linkFault("half-open", func(rng *rand.Rand) state {
 			up := rng.IntN(3)
 			return state{upStill: up != 0, downStill: up != 1}
 		})},
-		{name: "slow", weight: 3, do: linkFault("slow", func(rng *rand.Rand) state {
+		{name: "slow", weight: 5, do: linkFault("slow", func(rng *rand.Rand) state {
 			return state{late: time.Duration(20+rng.IntN(280)) * time.Millisecond}
 		})},
-		{name: "lossy", weight: 2, do: linkFault("lossy", func(rng *rand.Rand) state {
+		{name: "lossy", weight: 3, do: linkFault("lossy", func(rng *rand.Rand) state {
 			return state{stall: 0.02 + 0.2*rng.Float64(), reset: 0.01 * rng.Float64()}
 		})},
 		{name: "redis-flush", weight: 2, do: (*round).flushRedis},
 		{name: "redis-kill", weight: 2, do: (*round).killRedis},
 		{name: "redis-old", weight: 2, do: (*round).oldRedis},
 		{name: "redis-evict", weight: 2, do: (*round).evictRedis},
+		{name: "redis-failover", weight: 2, do: (*round).failOver},
+		{name: faultDisk, weight: 2, do: (*round).fillDisks},
 		{name: faultLogBack, weight: 2, alone: true, do: (*round).logBack},
 		{name: "guard", weight: 1, do: (*round).renewGuard},
-		{name: "clock", weight: 1, do: (*round).wrongClock},
+		{name: "guard-clock", weight: 1, do: (*round).wrongGuardClock},
+		{name: "service-clock", weight: 2, do: (*round).wrongServiceClock},
 	}
 }
 
@@ -63,20 +68,26 @@ func Faults() (names []string) {
 	return names
 }
 
-// choose takes one or two faults by their weight.
+// choose takes one fault in turn, so that all come in as many rounds as there are,
+// and some more by their weight.
 func (r *round) choose() (chosen []fault) {
-	var all []fault
+	var all, weighed []fault
 	for _, f := range faults() {
-		if len(r.run.o.Only) == 0 || slices.Contains(r.run.o.Only, f.name) {
-			for range f.weight {
-				all = append(all, f)
-			}
+		if f.name == faultDisk && r.w.disks == nil || len(r.run.o.Only) > 0 && !slices.Contains(r.run.o.Only, f.name) {
+			continue
+		}
+		all = append(all, f)
+		for range f.weight {
+			weighed = append(weighed, f)
 		}
 	}
-	first := all[r.rng.IntN(len(all))]
+	deck, at := (r.n-1)/len(all), (r.n-1)%len(all)
+	first := all[rand.New(rand.NewPCG(r.seed, 1<<32+uint64(deck))).Perm(len(all))[at]]
 	chosen = append(chosen, first)
-	if second := all[r.rng.IntN(len(all))]; !first.alone && !second.alone && r.rng.IntN(2) == 0 {
-		chosen = append(chosen, second)
+	for range r.rng.IntN(r.run.pace.atOnce) {
+		if more := weighed[r.rng.IntN(len(weighed))]; !first.alone && !more.alone {
+			chosen = append(chosen, more)
+		}
 	}
 	return chosen
 }
@@ -89,13 +100,13 @@ func (r *round) breakThings(ctx context.Context, chosen []fault) error {
 	for i, f := range chosen {
 		rng := rand.New(rand.NewPCG(r.rng.Uint64(), r.rng.Uint64()))
 		all.Go(func() {
-			sleep(ctx, between(rng, 300*time.Millisecond, time.Second))
+			sleep(ctx, r.lasts(rng, 300*time.Millisecond, time.Second))
 			errs[i] = f.do(r, ctx, rng)
 			r.w.rec.Count("fault "+f.name, 1)
 		})
 	}
 	all.Wait()
-	sleep(ctx, between(r.rng, 200*time.Millisecond, 800*time.Millisecond))
+	sleep(ctx, r.lasts(r.rng, 200*time.Millisecond, 800*time.Millisecond))
 	return errors.Join(errs...)
 }
 
@@ -108,6 +119,11 @@ func sleep(ctx context.Context, d time.Duration) {
 
 func between(rng *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(rng.Int64N(int64(most-least)))
+}
+
+// lasts is between, in a round that is longer or shorter.
+func (r *round) lasts(rng *rand.Rand, least, most time.Duration) time.Duration {
+	return time.Duration(float64(between(rng, least, most)) * r.run.pace.faults)
 }
 
 // did notes for people what a fault does.
@@ -130,6 +146,7 @@ func (w *world) kill(name string) error {
 		return err
 	}
 	_ = syscall.Kill(p.PID, syscall.SIGKILL) // another fault may have been first
+	w.rec.Count(sawKill, 1)
 	for range 500 {
 		if !p.Runs() {
 			return nil
@@ -168,23 +185,19 @@ func (r *round) crash(ctx context.Context, down time.Duration, names ...string) 
 }
 
 func (r *round) killService(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, between(rng, 50*time.Millisecond, 2*time.Second), one(rng, r.w.names(serviceKinds...)))
+	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 2*time.Second), one(rng, r.w.names(serviceKinds...)))
 }
 
 func (r *round) killNode(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, between(rng, 50*time.Millisecond, 3*time.Second), one(rng, r.w.names("nats")))
+	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 3*time.Second), one(rng, r.w.names("nats")))
 }
 
 func (r *round) killAllNodes(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, between(rng, 50*time.Millisecond, 2*time.Second), r.w.names("nats")...)
-}
-
-func (r *round) killRedis(ctx context.Context, rng *rand.Rand) error {
-	return r.crash(ctx, between(rng, 50*time.Millisecond, 3*time.Second), r.w.names("redis")...)
+	return r.crash(ctx, r.lasts(rng, 50*time.Millisecond, 2*time.Second), r.w.names("nats")...)
 }
 
 func (r *round) stopProcess(ctx context.Context, rng *rand.Rand) error {
-	name, still := one(rng, r.w.names(allKinds...)), between(rng, 500*time.Millisecond, 4*time.Second)
+	name, still := one(rng, r.w.names(allKinds...)), r.lasts(rng, 500*time.Millisecond, 4*time.Second)
 	r.did("stop %s for %s", name, still.Round(time.Millisecond))
 	p, err := r.w.process(name)
 	if err != nil {
@@ -198,7 +211,7 @@ func (r *round) stopProcess(ctx context.Context, rng *rand.Rand) error {
 
 // partNodes takes one node from the other two, while its clients go on to reach it.
 func (r *round) partNodes(ctx context.Context, rng *rand.Rand) error {
-	node, still := one(rng, r.w.names("nats")), between(rng, time.Second, 6*time.Second)
+	node, still := one(rng, r.w.names("nats")), r.lasts(rng, time.Second, 6*time.Second)
 	s := state{cut: true}
 	if rng.IntN(2) == 0 {
 		s = state{upStill: true, downStill: true}
@@ -213,16 +226,16 @@ func (r *round) partNodes(ctx context.Context, rng *rand.Rand) error {
 	return nil
 }
 
-// ways chooses a way to spoil: half the time of guards, one or all, and else most
-// often of the revocation service, on which most rests.
+// ways chooses a way to spoil: most often of guards, one or all, and else
+// of the revocation service, on which most rests.
 func ways(rng *rand.Rand, w *world) (from []string, to string) {
 	guards := []string{"near", "short", "asks", "redis", "demo-1", "demo-2"}
 	switch p := rng.Float64(); {
 	case p < 0.25:
 		from = guards
-	case p < 0.50:
+	case p < 0.60:
 		from = []string{one(rng, guards)}
-	case p < 0.80:
+	case p < 0.85:
 		from = []string{one(rng, w.names("revocation"))}
 	default:
 		from = []string{one(rng, w.names("rotator", "issuer"))}
@@ -237,7 +250,7 @@ func ways(rng *rand.Rand, w *world) (from []string, to string) {
 // linkFault spoils the way of one process, or of all guards, to NATS or to Redis.
 func linkFault(name string, how func(*rand.Rand) state) func(*round, context.Context, *rand.Rand) error {
 	return func(r *round, ctx context.Context, rng *rand.Rand) error {
-		s, still := how(rng), between(rng, time.Second, 5*time.Second)
+		s, still := how(rng), r.lasts(rng, time.Second, 5*time.Second)
 		from, to := ways(rng, r.w)
 		r.did("%s between %s and %s* for %s", name, strings.Join(from, ", "), to, still.Round(time.Millisecond))
 		match := func(x *link) bool {
@@ -265,21 +278,4 @@ func (r *round) renewGuard(_ context.Context, rng *rand.Rand) error {
 	r.did("end guard %s and start another", e.name)
 	e.stop()
 	return e.start()
-}
-
-// wrongClock steps the clock of a guard by up to ten minutes, or lets it drift.
-func (r *round) wrongClock(ctx context.Context, rng *rand.Rand) error {
-	e, still := r.anyEmbedded(rng), between(rng, time.Second, 4*time.Second)
-	by := between(rng, -10*time.Minute, 10*time.Minute)
-	steps := 1
-	if rng.IntN(2) == 0 {
-		steps, by = 100, by/100 // a drift that is seen within a round
-	}
-	r.did("set the clock of guard %s by %s in %d steps", e.name, by.Round(time.Millisecond), steps)
-	for i := range steps {
-		e.skew.Store(int64(by) * int64(i+1) / int64(steps))
-		sleep(ctx, still/time.Duration(steps))
-	}
-	e.skew.Store(0)
-	return nil
 }

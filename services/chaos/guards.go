@@ -29,9 +29,6 @@ type watcher interface {
 	look(ctx context.Context, t *Token, probe bool) Look
 }
 
-// shortLimit is that of the guards that are to be past it often.
-const shortLimit = 3 * time.Second
-
 // embedded is a guard in this process. By its name: near follows the log with
 // the default limit, short with a short one, asks goes on with Redis past that,
 // redis has nothing but Redis.
@@ -105,7 +102,7 @@ func (e *embedded) options(log *zap.Logger) (opts []guard.Option, closers []func
 		return opts, nil, nil
 	}
 	if e.name != "near" {
-		opts = append(opts, guard.WithLimit(shortLimit))
+		opts = append(opts, guard.WithLimit(e.w.pace.limit))
 	}
 	if e.name == "asks" {
 		opts = append(opts, guard.WithPast(wire.PastRedis))
@@ -207,7 +204,7 @@ type demo struct {
 func (d *demo) title() string { return d.name }
 
 func (d *demo) look(ctx context.Context, t *Token, _ bool) Look {
-	l := Look{By: d.name, Guard: Who{Name: d.name}, Token: t.ID, Stale: demoLimit, Asked: d.w.rec.Now()}
+	l := Look{By: d.name, Guard: Who{Name: d.name}, Token: t.ID, Stale: d.w.pace.demo, Asked: d.w.rec.Now()}
 	status, text := d.ask(ctx, t.Text)
 	l.Answered, l.Why = d.w.rec.Now(), text
 	switch status {

@@ -35,6 +35,7 @@ type Change struct {
 	Answers         []Answer
 	Told            []Told
 	tries           int
+	wrongClock      bool // that of a service was in its round
 }
 
 // Answer is one answer that the change was committed.
@@ -109,8 +110,25 @@ type Look struct {
 }
 
 // Back is one time that the log went back: what was answered between Copied and
-// Back may be lost to whoever has not noticed.
-type Back struct{ Copied, Back time.Duration }
+// Back may be lost to whoever has not noticed. Epoch is the newest one that had been
+// seen by then: what has a later stamp is of after that.
+type Back struct {
+	Copied, Back time.Duration
+	Epoch        uint64
+}
+
+// epoch is the newest one that anybody has been told.
+func (h *History) epoch() (newest uint64) {
+	for _, t := range h.Tokens {
+		newest = max(newest, t.Stamp.Epoch)
+	}
+	for _, x := range h.Changes {
+		for _, a := range x.Answers {
+			newest = max(newest, a.Where.Epoch)
+		}
+	}
+	return newest
+}
 
 // History is what one round has recorded.
 type History struct {
@@ -118,6 +136,9 @@ type History struct {
 	Tokens  []*Token
 	Looks   []Look
 	Backs   []Back
+	// WrongClock: that of a service was, so that the times that were told are not
+	// those of the recorder.
+	WrongClock bool
 	// Stored is how often the log has an entry of a change, by its ID, when all was
 	// quiet; nil: not read.
 	Stored map[int]int

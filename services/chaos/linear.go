@@ -124,7 +124,8 @@ func operation(x *Change, final bool) (porcupine.Operation, bool) {
 // view may be of the past. In a log that has gone back a cut hits more than it
 // did, and until that is noticed there are two truths.
 func (c *checker) read(l *Look, name string) string {
-	after := slices.ContainsFunc(c.h.Backs, func(b Back) bool { return l.Answered >= b.Back })
+	t := c.tokens[l.Token]
+	after := slices.ContainsFunc(c.h.Backs, func(b Back) bool { return l.Answered >= b.Back && t.Stamp.Epoch <= b.Epoch })
 	switch {
 	case l.Verdict == Allowed && (l.Final || l.Probe && !after):
 		return stepRead

@@ -29,11 +29,11 @@ const (
 type link struct {
 	from, to string // process, and process with the use of its port
 	addr     string // where it listens
-	target   string
 	listener net.Listener
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
+	target  string
 	state   state
 	changed chan struct{} // closed with the next change of state
 	conns   map[net.Conn]bool
@@ -66,7 +66,10 @@ func (x *link) connect(client net.Conn) {
 	if !x.keep(client) {
 		return
 	}
-	server, err := net.DialTimeout("tcp", x.target, time.Second)
+	x.mu.Lock()
+	target := x.target
+	x.mu.Unlock()
+	server, err := net.DialTimeout("tcp", target, time.Second)
 	if err != nil || !x.keep(server) {
 		x.drop(client)
 		return
@@ -214,6 +217,22 @@ func (l *links) set(s state, match func(*link) bool) (n int) {
 		}
 	}
 	return n
+}
+
+// retarget lets the links that match lead elsewhere. What stands breaks.
+func (l *links) retarget(target string, match func(*link) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, x := range l.all {
+		if match(x) {
+			x.mu.Lock()
+			if x.target != target {
+				x.target = target
+				x.closeAll()
+			}
+			x.mu.Unlock()
+		}
+	}
 }
 
 // mend makes all as they should be.

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	crand "crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -18,8 +19,24 @@ import (
 	"github.com/quash-project/quash/shared/problem"
 )
 
-// mint makes an API key and exchanges it.
+// mint makes a token that everybody looks at from then on.
 func (r *round) mint(ctx context.Context, c *api.Client, owner string) (*Token, error) {
+	t, err := r.make(ctx, c, owner)
+	if err == nil {
+		r.add(t)
+	}
+	return t, err
+}
+
+func (r *round) add(t *Token) {
+	r.w.rec.with(func(h *History) {
+		t.ID = len(h.Tokens) + 1
+		h.Tokens = append(h.Tokens, t)
+	})
+}
+
+// make makes an API key and exchanges it.
+func (r *round) make(ctx context.Context, c *api.Client, owner string) (*Token, error) {
 	rec := r.w.rec
 	t := &Token{Owner: owner, Principal: "principal:" + owner, KeyAsked: rec.Now()}
 	var key struct{ ID, Secret string }
@@ -40,14 +57,7 @@ func (r *round) mint(ctx context.Context, c *api.Client, owner string) (*Token, 
 		return nil, err
 	}
 	t.Text = answer.AccessToken
-	if err := t.read(); err != nil {
-		return nil, err
-	}
-	rec.with(func(h *History) {
-		t.ID = len(h.Tokens) + 1
-		h.Tokens = append(h.Tokens, t)
-	})
-	return t, nil
+	return t, t.read()
 }
 
 // read takes what is needed from the token's text.
@@ -93,8 +103,13 @@ type entry struct {
 	Complete bool
 }
 
-func (r *round) toldOf(e entry) Told {
+func (r *round) toldOf(x *Change, e entry) Told {
 	t := Told{At: r.w.rec.Now(), Confirmed: e.Confirmed, Fenced: map[Who]time.Duration{}, Complete: e.Complete}
+	wrong := false
+	r.w.rec.with(func(h *History) { wrong = h.WrongClock || x.wrongClock })
+	if wrong {
+		return t
+	}
 	for _, u := range e.Unconfirmed {
 		if u.FencedBy != nil {
 			t.Fenced[u.Who] = r.w.rec.Wall(*u.FencedBy)
@@ -133,12 +148,23 @@ func (r *round) change(ctx context.Context, rng *rand.Rand, op, target string) {
 	}
 }
 
+// burst revokes so much together that it is committed in batches, of tokens that
+// nobody has.
+func (r *round) burst(ctx context.Context) {
+	var all sync.WaitGroup
+	for range 40 {
+		x := r.newChange(opRevoke, "token:"+strings.ToLower(crand.Text()))
+		all.Go(func() { r.send(ctx, x, 0) })
+	}
+	all.Wait()
+}
+
 // send sends a change to the replicas, one of them first, and notes the outcome.
 func (r *round) send(ctx context.Context, x *Change, client int) {
 	body := map[string]any{"op": x.Op, "targets": []string{x.Target}, "reason": reasonOf(x.ID)}
 	var e entry
 	err := r.w.clients[client].Do(ctx, api.Call{
-		Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: fmt.Sprintf("%s-%d", r.run.name, x.ID),
+		Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: fmt.Sprintf("c%x-%d", r.run.o.Seeds[0], x.ID),
 	}, &e)
 	now := r.w.rec.Now()
 	outcome := outcomeOf(err)
@@ -149,7 +175,7 @@ func (r *round) send(ctx context.Context, x *Change, client int) {
 		x.sent(outcome, now)
 	})
 	if err == nil {
-		told := r.toldOf(e)
+		told := r.toldOf(x, e)
 		r.w.rec.with(func(*History) { x.Told = append(x.Told, told) })
 	}
 	if outcome == Maybe {
@@ -208,11 +234,11 @@ func (r *round) follow(ctx context.Context, rng *rand.Rand) {
 		return
 	}
 	var e entry
-	call := api.Call{Method: http.MethodGet, Path: "/v1/revocations/" + id, Query: url.Values{"wait": {"1s"}}}
+	call := api.Call{Method: http.MethodGet, Path: "/v1/revocations/" + id, Query: url.Values{"wait": {r.run.pace.wait.String()}}}
 	if r.w.clients[rng.IntN(2)].Do(ctx, call, &e) != nil {
 		return
 	}
-	told := r.toldOf(e)
+	told := r.toldOf(x, e)
 	if told.Complete {
 		r.w.rec.Count(sawComplete, 1)
 	}

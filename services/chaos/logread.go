@@ -67,8 +67,6 @@ func (l *logReader) read(ctx context.Context, w *world, tokens []*Token) (map[in
 	if l.view == nil {
 		l.view, l.stored, l.epoch, l.next = revoke.NewView(), map[int]int{}, 0, 1
 	}
-	ctx, cancel := context.WithTimeout(ctx, quietTime)
-	defer cancel()
 	if err := until(ctx, time.Now().Add(quietTime), func() error { return l.readOn(ctx) }); err != nil {
 		return nil, nil, err
 	}
@@ -84,7 +82,10 @@ func (l *logReader) read(ctx context.Context, w *world, tokens []*Token) (map[in
 	return maps.Clone(l.stored), fold, nil
 }
 
+// A consumer whose node was killed does not say so, and another one is soon made.
 func (l *logReader) readOn(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	js, err := jetstream.New(l.nc)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -14,9 +15,9 @@ import (
 const (
 	principals  = 5
 	changers    = 3
-	maxTokens   = 14
-	maxVictims  = 24
-	hotVictims  = 5 // the newest ones, which everybody looks at
+	maxTokens   = 24
+	stock       = 8 // victims that are made before anything fails
+	hotVictims  = 4 // those revoked last, at which everybody looks
 	veterans    = 4 // tokens of the round before that are looked at again
 	quietTime   = 90 * time.Second
 	equalTime   = 20 * time.Second
@@ -28,16 +29,27 @@ const (
 type round struct {
 	run    *Run
 	w      *world
-	n      int
+	i, n   int // of the run, and of its seed
+	seed   uint64
 	rng    *rand.Rand // of the round's own choices
 	faults []string   // what was done, for people
+	final  bool       // no other comes after it
 
 	goesBack bool // the log does
 	owners   []string
-	victims  []*Token    // see victim; with the recorder's lock
+	victims  []*Token    // see victim
+	revoked  int         // how many of them were, or are being; with the recorder's lock
 	stop     atomic.Bool // the load
 	working  sync.WaitGroup
-	quietFor time.Duration
+	last     time.Time // when the last part of the round ended
+	laps     []string  // how long each took, for people
+}
+
+// lap notes how long a part of the round took.
+func (r *round) lap(what string) {
+	now := time.Now()
+	r.laps = append(r.laps, fmt.Sprintf("%s %s", what, now.Sub(r.last).Round(time.Millisecond)))
+	r.last = now
 }
 
 // play runs a round and returns what it has broken. An error is none of Quash's,
@@ -50,43 +62,70 @@ func (r *round) play(ctx context.Context) ([]Violation, error) {
 	if err := r.setUp(ctx); err != nil {
 		return nil, err
 	}
-	r.load(ctx)
+	r.lap("tokens")
+	loadCtx, giveUp := context.WithCancel(ctx)
+	defer giveUp()
+	r.load(loadCtx)
 	err := r.breakThings(ctx, chosen)
 	r.stop.Store(true)
-	r.working.Wait()
-	if err != nil {
-		return nil, err
+	if err = errors.Join(err, r.w.mend(ctx)); err != nil {
+		return nil, err // the load ends by itself
 	}
-	began := time.Now()
+	r.lap("faults")
+	// What is on its way comes through now, or its client gives up.
+	late := time.AfterFunc(r.run.pace.last, giveUp)
+	r.working.Wait()
+	late.Stop()
+	r.lap("load")
 	if found, err := r.calm(ctx); found != nil || err != nil {
 		return found, err
 	}
-	r.quietFor = time.Since(began)
 	var found []Violation
 	r.w.rec.with(func(h *History) { found = Check(h) })
+	r.lap("check")
 	return found, nil
 }
 
-// setUp makes tokens of new principals, before anything fails.
+// owner names principals; those from principals on are of victims.
+func (r *round) owner(i int) string { return fmt.Sprintf("c%x-%d-%d", r.seed, r.n, i) }
+
+// setUp has tokens of new principals, made before anything fails.
 func (r *round) setUp(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, quietTime)
-	defer cancel()
-	for i := range principals {
-		owner := fmt.Sprintf("%s-%d-%d", r.run.name, r.n, i)
-		r.owners = append(r.owners, owner)
-		for {
-			_, err := r.mint(ctx, r.w.clients[i%2], owner)
-			if err == nil {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("no token can be had in quiet: %w", err)
-			case <-time.After(100 * time.Millisecond):
-			}
+	tokens := r.run.ahead
+	if tokens == nil {
+		var err error
+		if tokens, err = r.makeAhead(ctx); err != nil {
+			return err
 		}
 	}
+	r.run.ahead = nil
+	for i, t := range tokens {
+		if i < principals {
+			r.owners = append(r.owners, r.owner(i))
+		}
+		r.add(t)
+	}
+	r.victims = tokens[principals:]
 	return nil
+}
+
+// makeAhead makes the tokens with which a round begins.
+func (r *round) makeAhead(ctx context.Context) ([]*Token, error) {
+	var all sync.WaitGroup
+	tokens, errs := make([]*Token, principals+stock), make([]error, principals+stock)
+	for i := range tokens {
+		all.Go(func() {
+			errs[i] = until(ctx, time.Now().Add(quietTime), func() (err error) {
+				tokens[i], err = r.make(ctx, r.w.clients[i%2], r.owner(i))
+				return err
+			})
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("no token can be had in quiet: %w", err)
+	}
+	return tokens, nil
 }
 
 // load works until stop: each worker by choices of its own.
@@ -108,48 +147,54 @@ func (r *round) load(ctx context.Context) {
 		})
 	}
 	work(changePause, func(rng *rand.Rand) { r.duel(ctx, rng) })
+	if r.run.o.Copies == 1 {
+		work(400*time.Millisecond, func(*rand.Rand) { r.burst(ctx) })
+	}
 	work(200*time.Millisecond, func(rng *rand.Rand) {
-		if len(r.tokens())-len(r.hot(maxVictims)) < maxTokens {
+		if len(r.tokens()) < maxTokens {
 			if _, err := r.mint(ctx, r.w.clients[rng.IntN(2)], r.owners[rng.IntN(len(r.owners))]); err != nil {
 				r.w.rec.Count(sawNoToken, 1) // the owner may be held, or the issuer away
 			}
 		}
 	})
-	work(150*time.Millisecond, func(rng *rand.Rand) { r.victim(ctx, rng) })
+	work(130*time.Millisecond, func(rng *rand.Rand) { r.victim(ctx, rng) })
 	work(100*time.Millisecond, func(rng *rand.Rand) { r.follow(ctx, rng) })
 	for _, g := range r.w.guards {
-		work(lookPause, func(rng *rand.Rand) {
-			// A probe hides what a guard claims of a view that it did not prove just now.
-			r.w.rec.look(g.look(ctx, r.toLookAt(rng), rng.Float64() < 0.2))
-		})
+		work(lookPause, func(rng *rand.Rand) { r.w.rec.look(g.look(ctx, r.toLookAt(rng), false)) })
+		if e, ok := g.(*embedded); ok && e.name != "redis" {
+			// By themselves: a probe of who is cut off waits as long as that lasts, and
+			// what is claimed meanwhile is what a round is for.
+			work(5*lookPause, func(rng *rand.Rand) { r.w.rec.look(g.look(ctx, r.toLookAt(rng), true)) })
+		}
 	}
 }
 
-// victim makes a token that nobody else touches, lets all see it living, and
-// revokes it: who is behind still takes it, and has to say so.
+// victim revokes a token that nobody else touches and that all have seen living:
+// who is behind still takes it, and has to say so. It was made before anything
+// failed: of one made later its stamp tells that one is behind.
 func (r *round) victim(ctx context.Context, rng *rand.Rand) {
-	n := len(r.hot(maxVictims))
-	if n == maxVictims {
-		return
+	var t *Token
+	r.w.rec.with(func(*History) {
+		if r.revoked < len(r.victims) {
+			t = r.victims[r.revoked]
+			r.revoked++
+		}
+	})
+	if t != nil {
+		r.change(ctx, rng, opRevoke, one(rng, t.targets()))
 	}
-	t, err := r.mint(ctx, r.w.clients[rng.IntN(2)], fmt.Sprintf("%s-%d-victim-%d", r.run.name, r.n, n))
-	if err != nil {
-		r.w.rec.Count(sawNoToken, 1)
-		return
-	}
-	r.w.rec.with(func(*History) { r.victims = append(r.victims, t) })
-	sleep(ctx, between(rng, 50*time.Millisecond, 250*time.Millisecond))
-	r.change(ctx, rng, opRevoke, one(rng, t.targets()))
 }
 
-// hot are the newest victims, so many at most.
-func (r *round) hot(n int) (tokens []*Token) {
-	r.w.rec.with(func(*History) { tokens = r.victims[max(0, len(r.victims)-n):] })
-	return tokens // it is only ever appended to
+// hot are the victims that were revoked last, and the next one.
+func (r *round) hot() (tokens []*Token) {
+	r.w.rec.with(func(*History) {
+		tokens = r.victims[max(0, r.revoked-hotVictims):min(r.revoked+1, len(r.victims))]
+	})
+	return tokens
 }
 
 func (r *round) toLookAt(rng *rand.Rand) *Token {
-	if hot := r.hot(hotVictims); len(hot) > 0 && rng.IntN(2) == 0 {
+	if hot := r.hot(); rng.IntN(2) == 0 {
 		return hot[rng.IntN(len(hot))]
 	}
 	tokens := r.tokens()
@@ -209,6 +254,7 @@ func (h *History) next() *History {
 	}
 	for _, x := range h.Changes {
 		if about[x.Target] {
+			x.wrongClock = x.wrongClock || h.WrongClock
 			n.Changes = append(n.Changes, x)
 		}
 	}

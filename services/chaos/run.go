@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,27 +20,32 @@ import (
 
 // Options are what a run can be told.
 type Options struct {
-	Dir    string // of the deployment, new
-	Source string // the root of the repository
-	Seed   uint64
+	Dir    string        // of the deployment, new
+	Source string        // the root of the repository
+	Seeds  []uint64      // one after the other, the last one until the time is over
 	For    time.Duration // how long rounds are begun
-	Rounds int           // how many at most; 0: as many as time allows
+	Rounds int           // how many at most of each seed; 0: as many as time allows
 	First  int           // the number of the first one; 0: 1
 	Only   []string      // these faults only
+	Short  bool          // see short
+	Copies int           // of the log: 3, or 1, which is grouped into batches; 0: 3
 	Out    io.Writer
 }
 
 // Run is one run of rounds over one deployment.
 type Run struct {
 	o       Options
-	name    string // of this run in all names that it gives
-	changes int    // how many there were
+	changes int // how many there were
 	rec     *Recorder
+	pace    pace
+	ahead   []*Token             // of the next round
+	behind  map[string]time.Time // who was not ready at the end of the last round, and since when
 
 	// What came of it.
 	Played  int
 	Broken  []Violation
-	BrokeIn int // the round
+	BrokeIn string // the round, and its seed
+	Again   string // how to play that round again
 	Counts  map[string]int
 }
 
@@ -51,10 +57,14 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 			return nil, fmt.Errorf("no fault %q: want some of %s", name, strings.Join(Faults(), ", "))
 		}
 	}
-	run = &Run{o: o, name: fmt.Sprintf("c%x", o.Seed), rec: NewRecorder()}
-	w, err := newWorld(ctx, o.Dir, o.Source, run.rec, o.Out)
+	o.Copies = cmp.Or(o.Copies, 3)
+	run = &Run{o: o, rec: NewRecorder(), pace: long, behind: map[string]time.Time{}}
+	if o.Short {
+		run.pace = short
+	}
+	w, err := newWorld(ctx, o, run.pace, run.rec)
 	defer func() {
-		err = errors.Join(err, w.close())
+		err = errors.Join(err, w.close(len(run.Broken) > 0))
 		if len(run.Broken) > 0 {
 			err = errors.Join(err, run.keep())
 		}
@@ -63,23 +73,50 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 	if err != nil {
 		return run, err
 	}
-	begin, first := time.Now(), max(o.First, 1)
-	for n := first; (o.Rounds == 0 || n < first+o.Rounds) && (o.For == 0 || time.Since(begin) < o.For); n++ {
-		r := &round{run: run, w: w, n: n, rng: rand.New(rand.NewPCG(o.Seed, uint64(n)))}
+	if w.disks == nil {
+		_, _ = fmt.Fprintln(o.Out, "no disk can be full here: that takes the right to mount")
+		if len(o.Only) == 1 && o.Only[0] == faultDisk {
+			return run, errors.New("so there is nothing to play")
+		}
+	}
+	begin := time.Now()
+	for i := 0; o.For == 0 || time.Since(begin) < o.For; i++ {
+		r := run.round(w, i)
+		if r == nil {
+			break
+		}
 		found, err := r.play(ctx)
 		w.said.scan(w)
 		if err != nil {
-			return run, fmt.Errorf("round %d (%s): %w", n, strings.Join(r.faults, "; "), err)
+			return run, fmt.Errorf("round %d of seed %d (%s): %w", r.n, r.seed, strings.Join(r.faults, "; "), err)
 		}
 		run.Played++
 		run.tell(r)
 		if len(found) > 0 {
-			run.Broken, run.BrokeIn = found, n
+			run.Broken, run.BrokeIn = found, fmt.Sprintf("round %d of seed %d", r.n, r.seed)
+			run.Again = fmt.Sprintf("--seed %d --first %d --rounds 1", r.seed, r.n)
+			if o.Short {
+				run.Again += " --short"
+			}
 			return run, nil
 		}
 		run.rec.with(func(h *History) { run.rec.h = h.next() })
 	}
 	return run, nil
+}
+
+// round is the one that is played as number i, from 0; nil: there is none.
+func (run *Run) round(w *world, i int) *round {
+	r := &round{run: run, w: w, i: i, seed: run.o.Seeds[0], n: max(run.o.First, 1) + i, last: time.Now()}
+	if all := run.o.Rounds; all > 0 {
+		if i >= all*len(run.o.Seeds) {
+			return nil
+		}
+		r.seed, r.n = run.o.Seeds[i/all], max(run.o.First, 1)+i%all
+		r.final = i+1 == all*len(run.o.Seeds)
+	}
+	r.rng = rand.New(rand.NewPCG(r.seed, uint64(r.n)))
+	return r
 }
 
 // tell prints a line about a round.
@@ -108,8 +145,8 @@ func (run *Run) tell(r *round) {
 		run.rec.counts[sawLooks] += looks
 		run.rec.counts[sawChanges] += done
 	})
-	_, _ = fmt.Fprintf(run.o.Out, "round %d: %s: %d changes done, %d unknown; %d decisions: %d accepted, %d refused, %d can't tell; quiet after %s\n",
-		r.n, strings.Join(r.faults, "; "), done, maybe, looks, allowed, refused, unable, r.quietFor.Round(time.Millisecond))
+	_, _ = fmt.Fprintf(run.o.Out, "round %d: %s: %d changes done, %d unknown; %d decisions: %d accepted, %d refused, %d can't tell; %s\n",
+		r.n, strings.Join(r.faults, "; "), done, maybe, looks, allowed, refused, unable, strings.Join(r.laps, ", "))
 }
 
 // keep writes the history that breaks a promise beside the logs.
@@ -127,20 +164,18 @@ func (run *Run) Report(out io.Writer) {
 		_, _ = fmt.Fprintf(out, "  %7d  %s\n", run.Counts[what], what)
 	}
 	if len(run.Broken) > 0 {
-		_, _ = fmt.Fprintf(out, "BROKEN in round %d of seed %d (%d violations; the shortest):\n  %s\n  again: scripts/chaos --seed %d --first %d --rounds 1\n",
-			run.BrokeIn, run.o.Seed, len(run.Broken), run.Broken[0], run.o.Seed, run.BrokeIn)
+		_, _ = fmt.Fprintf(out, "BROKEN in %s (%d violations; the shortest):\n  %s\n  again: scripts/chaos %s\n",
+			run.BrokeIn, len(run.Broken), run.Broken[0], run.Again)
 		return
 	}
-	_, _ = fmt.Fprintf(out, "seed %d: %d rounds, nothing broken\n", run.o.Seed, run.Played)
+	_, _ = fmt.Fprintf(out, "seeds %d: %d rounds, nothing broken\n", run.o.Seeds, run.Played)
 }
 
 // mend undoes every fault.
 func (w *world) mend(ctx context.Context) error {
 	w.links.mend()
-	for _, g := range w.guards {
-		if e, ok := g.(*embedded); ok {
-			e.skew.Store(0)
-		}
+	if err := w.rightClocks(); err != nil {
+		return err
 	}
 	for _, name := range w.names(allKinds...) {
 		p, err := w.process(name)
@@ -152,8 +187,9 @@ func (w *world) mend(ctx context.Context) error {
 			return err
 		}
 	}
-	w.restoreRedis(ctx)
-	return nil
+	w.keepAll(ctx)
+	w.follow(ctx, 1-int(w.redis.primary.Load()))
+	return empty(w.disks)
 }
 
 // fetch returns status and body, or 0 and the error.

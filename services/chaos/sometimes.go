@@ -18,19 +18,27 @@ const (
 	sawAnew       = "a token made after all, to be taken in the end"
 	sawLooks      = "decisions"
 	sawChanges    = "changes done"
+	sawKill       = "a process that was killed"
+	sawRebuild    = "a rebuild of the Redis view"
+	sawGap        = "a gap in the feed"
+	sawWhole      = "a whole sync"
+	sawEpoch      = "a new epoch"
+	sawSingly     = "a batch that was sent singly"
+	sawNoAck      = "a lost acknowledgement of a tick"
 )
 
 // sayings are what services and guards write when something happens, and its name.
 var sayings = map[string]string{
-	"the Redis view is rebuilt":                                           "a rebuild of the Redis view",
+	"the Redis view is rebuilt":                                           sawRebuild,
 	"took the Redis view over from a writer that stands still":            "another writer of the Redis view",
 	"the Redis view can't be used":                                        "an incomplete Redis view",
-	"following the log again":                                             "a gap in the feed",
-	"loaded the state of the log":                                         "a whole sync",
+	"following the log again":                                             sawGap,
+	"loaded the state of the log":                                         sawWhole,
 	"the log went back; nothing is accepted until its new epoch":          "a proof that the log went back",
-	"a new epoch stands":                                                  "a new epoch",
+	"a new epoch stands":                                                  sawEpoch,
 	"committed again what the log had lost":                               "lost entries committed again",
-	"a tick was not acknowledged; whoever asked asks again":               "a lost acknowledgement of a tick",
+	"a tick was not acknowledged; whoever asked asks again":               sawNoAck,
+	"a batch was not stored as one; its messages are sent singly":         sawSingly,
 	"lost the connection to NATS; trying to get it back":                  "a lost connection",
 	"this machine's clock differs from the broker's; nothing is accepted": "a refusal for a wrong clock",
 }

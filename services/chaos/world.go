@@ -12,57 +12,67 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"github.com/quash-project/quash/services/deployment"
 	"github.com/quash-project/quash/services/quash/api"
 	"github.com/quash-project/quash/shared/authority"
 )
 
-// demoLimit is the staleness limit of the demo servers: their guards don't tell
-// what they claim, so that this is what they are held to.
-const demoLimit = 5 * time.Second
-
-// patience bounds one request: longer than most faults.
-const patience = 4 * time.Second
-
 // world is a deployment, and everybody here who uses it.
 type world struct {
-	dir   string
-	out   io.Writer
-	rec   *Recorder
-	links *links
-	env   map[string]string
-	roots *x509.CertPool
+	dir    string
+	out    io.Writer
+	pace   pace
+	copies int
+	rec    *Recorder
+	links  *links
+	env    map[string]string
+	roots  *x509.CertPool
 
 	http    *http.Client
 	clients [2]*api.Client // the second asks the other replica first
-	admin   *redis.Client  // with every right at Redis
+	redis   redisPair
 	guards  []watcher
 	log     logReader
 	said    logScanner
-	dump    []byte // of Redis, from some time ago
+	disks   []string // those of the nodes, where they can be full
 
 	processes sync.Mutex // one restart at a time
 }
 
 // newWorld starts the deployment in dir, which it does not end when it fails:
 // close does.
-func newWorld(ctx context.Context, dir, source string, rec *Recorder, out io.Writer) (*world, error) {
-	w := &world{dir: dir, out: out, rec: rec, links: &links{}, env: map[string]string{}}
+func newWorld(ctx context.Context, o Options, p pace, rec *Recorder) (*world, error) {
+	w := &world{dir: o.Dir, out: o.Out, pace: p, copies: o.Copies, rec: rec, links: &links{}, env: map[string]string{}}
 	password := rand.Text()
 	sum := sha256.Sum256([]byte(password))
-	err := deployment.Up(ctx, dir, deployment.Options{
-		Source:     source,
-		Route:      w.route,
-		Settings:   map[string]map[string]string{"demo": {"LIMIT": demoLimit.String()}},
+	began := time.Now()
+	if err := os.MkdirAll(filepath.Join(w.dir, "clocks"), 0o700); err != nil {
+		return w, err
+	}
+	overlay, err := withClocks(o.Source, w.dir)
+	if err != nil {
+		return w, err
+	}
+	if err := w.mountDisks(); err != nil {
+		return w, err
+	}
+	err = deployment.Up(ctx, o.Dir, deployment.Options{
+		Source:  o.Source,
+		Node:    p.node,
+		Overlay: overlay,
+		Spare:   true,
+		Route:   w.route,
+		Settings: map[string]map[string]string{
+			"demo":       {"LIMIT": p.demo.String()},
+			"revocation": {"REPLICAS": strconv.Itoa(o.Copies)},
+		},
 		RedisLines: []string{"user chaos on ~* &* +@all #" + hex.EncodeToString(sum[:])},
 	}, io.Discard)
 	if err = errors.Join(err, errors.Join(w.links.errs...)); err != nil {
@@ -74,7 +84,8 @@ func newWorld(ctx context.Context, dir, source string, rec *Recorder, out io.Wri
 	if err := w.connect(password); err != nil {
 		return w, err
 	}
-	_, _ = fmt.Fprintf(out, "%d processes and %d links between them, in %s\n", len(w.names(allKinds...)), len(w.links.all), dir)
+	_, _ = fmt.Fprintf(w.out, "%d processes and %d links between them, in %s, after %s\n",
+		len(w.names(allKinds...)), len(w.links.all), w.dir, time.Since(began).Round(time.Millisecond))
 	return w, w.startGuards()
 }
 
@@ -129,22 +140,14 @@ func (w *world) connect(password string) error {
 			return err
 		}
 	}
-	u, err := url.Parse(w.env["QUASH_REDIS_URL"])
-	if err != nil {
-		return err
-	}
-	w.admin = redis.NewClient(&redis.Options{
-		Addr: u.Host, Username: "chaos", Password: password, TLSConfig: w.tls(),
-		DisableIdentity: true, MaxRetries: -1, DialTimeout: time.Second, ReadTimeout: 2 * time.Second,
-	})
-	return nil
+	return w.connectRedis(password)
 }
 
 // httpClient returns one that goes to other hosts instead of some. Of idle
 // connections it keeps few: those to who was killed are of no use.
 func (w *world) httpClient(instead map[string]string) *http.Client {
 	d := net.Dialer{Timeout: time.Second}
-	return &http.Client{Timeout: patience, Transport: &http.Transport{
+	return &http.Client{Timeout: w.pace.patience, Transport: &http.Transport{
 		TLSClientConfig: w.tls(), MaxIdleConnsPerHost: 4, IdleConnTimeout: 5 * time.Second,
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			if other := instead[addr]; other != "" {
@@ -200,7 +203,7 @@ func (w *world) names(kinds ...string) (names []string) {
 }
 
 // close ends everything, whatever state it is in.
-func (w *world) close() error {
+func (w *world) close(broken bool) error {
 	for _, g := range w.guards {
 		if e, ok := g.(*embedded); ok {
 			e.stop()
@@ -210,8 +213,5 @@ func (w *world) close() error {
 	err := deployment.Down(context.Background(), w.dir)
 	w.links.close()
 	w.log.close()
-	if w.admin != nil {
-		err = errors.Join(err, w.admin.Close())
-	}
-	return err
+	return errors.Join(err, w.redis.close(), w.unmountDisks(broken))
 }

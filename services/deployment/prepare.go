@@ -1,6 +1,7 @@
 package deployment
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -162,7 +163,7 @@ func (d *deployment) reach(from, to string) string {
 // build makes the programs in bin, or lets bin be where they are.
 func (d *deployment) build(ctx context.Context) error {
 	if d.options.Programs == "" {
-		return Build(ctx, d.source, d.path("bin"))
+		return buildWith(ctx, d.source, d.path("bin"), cmp.Or(d.options.Node, natsServer), d.options.Overlay)
 	}
 	if err := os.Symlink(d.options.Programs, d.path("bin")); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -170,17 +171,24 @@ func (d *deployment) build(ctx context.Context) error {
 	return nil
 }
 
+// natsServer is the package of the nats-server of the module.
+const natsServer = "github.com/nats-io/nats-server/v2"
+
 // Build makes the programs, the nats-server of the module among them, in a
 // directory. Source is the root of the repository.
 func Build(ctx context.Context, source, dir string) error {
+	return buildWith(ctx, source, dir, natsServer, "")
+}
+
+func buildWith(ctx context.Context, source, dir, node, overlay string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
 	for _, set := range [][]string{
 		{"-o", dir + "/", "./services/issuer/cmd/quash-issuer", "./services/rotator/cmd/quash-rotator", "./services/revocation/cmd/quash-revocation", "./services/demo/cmd/quash-demo", "./services/quash", "./services/deployment/cmd/quash-deployment"},
-		{"-o", filepath.Join(dir, "nats-server"), "github.com/nats-io/nats-server/v2"},
+		{"-o", filepath.Join(dir, "nats-server"), node},
 	} {
-		cmd := exec.CommandContext(ctx, "go", append([]string{"build"}, set...)...)
+		cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-overlay=" + overlay}, set...)...)
 		cmd.Dir = source
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("go build: %w\n%s", err, out)

@@ -44,10 +44,13 @@ func ParseRedis(text string) (Redis, error) {
 const redisNodes = 3
 
 func (d *deployment) redisCount() int {
-	if d.redis == Single {
-		return 1
+	switch {
+	case d.redis != Single:
+		return redisNodes
+	case d.options.Spare:
+		return 2
 	}
-	return redisNodes
+	return 1
 }
 
 func redisNode(n int) string { return fmt.Sprintf("redis-%d", n) }
@@ -79,7 +82,7 @@ func (d *deployment) configureRedis(context.Context) error {
 			// Who makes the cluster of the nodes; it has no business with keys.
 			more = fmt.Sprintf("cluster-enabled yes\ntls-cluster yes\ncluster-port %d\ncluster-node-timeout 5000\nuser quash-setup on resetkeys resetchannels -@all +cluster +hello +auth +ping +client|setname #%s\n",
 				d.settings.Ports[name+" bus"], sha(d.settings.RedisSetup))
-		case d.redis == Sentinel && n > 0:
+		case d.redis != Cluster && n > 0:
 			more += fmt.Sprintf("replicaof 127.0.0.1 %d\n", d.settings.Ports[redisNode(1)+" clients"])
 		}
 		if err := d.configureServer("redis.conf", name, more, nil); err != nil {

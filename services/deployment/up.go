@@ -35,8 +35,15 @@ const readyTime = 90 * time.Second
 type Options struct {
 	Source string // the root of the repository; "": the current directory
 	Redis  Redis  // "": Single
+	// Spare has a second server beside a Single Redis, redis-2, that follows it.
+	// Whoever wants it in the other's place has to see to that.
+	Spare bool
 	// Programs is a directory in which Build has made the programs; "": they are made.
 	Programs string
+	// Node is the package of the nats-server that is made; "": the module's own.
+	Node string
+	// Overlay is a file by which sources are replaced in the build; see go help build.
+	Overlay string
 	// Route returns the address under which one process reaches a port of another
 	// ("nats-2 clients", "redis-1 clients", "nats-3 cluster"), given where it is:
 	// for a proxy in between. An empty from is whoever is told an address by

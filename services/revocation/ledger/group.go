@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
 )
 
 // On one synced node every message costs a sync, one after the other, and an atomic
@@ -31,6 +32,7 @@ const (
 type group struct {
 	single func(ctx context.Context, m *nats.Msg) (seq uint64, err error)
 	batch  func(ctx context.Context, ms []*nats.Msg) (last uint64, err error)
+	log    *zap.Logger
 
 	mu       sync.Mutex
 	waiting  []*grouped
@@ -52,8 +54,8 @@ type groupResult struct {
 	err error
 }
 
-func newGroup(single func(context.Context, *nats.Msg) (uint64, error), batch func(context.Context, []*nats.Msg) (uint64, error)) *group {
-	return &group{single: single, batch: batch, flying: map[string]bool{}, stored: map[string]bool{}}
+func newGroup(single func(context.Context, *nats.Msg) (uint64, error), batch func(context.Context, []*nats.Msg) (uint64, error), log *zap.Logger) *group {
+	return &group{single: single, batch: batch, log: log, flying: map[string]bool{}, stored: map[string]bool{}}
 }
 
 // publish stores a message, alone or with others, and returns its sequence.
@@ -122,6 +124,7 @@ func (g *group) runBatch(gather time.Duration) {
 		began := time.Now() // for the gathering, compared with nobody's time
 		last, err := g.sendBatch(members)
 		if err != nil {
+			g.log.Warn("a batch was not stored as one; its messages are sent singly", zap.Int("messages", len(members)), zap.Error(err))
 			g.singly(members)
 		} else {
 			for i, p := range members {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/engine/enginetest"
@@ -100,7 +101,7 @@ func (g *group) stats() (batches, members, failed uint64) {
 
 func newSlow() (*group, *slowStore) {
 	s := &slowStore{at: map[string]uint64{}, turn: make(chan struct{}, 1)}
-	return newGroup(s.single, s.batch), s
+	return newGroup(s.single, s.batch, zap.NewNop()), s
 }
 
 func TestFewGoAloneAndManyTogether(t *testing.T) {

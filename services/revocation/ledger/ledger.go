@@ -89,7 +89,7 @@ func New(cfg Config) (*Ledger, error) {
 	}
 	l.clock = clock{now: cfg.Now, log: l.log}
 	l.ticks = &ticks{commit: l.commitTick, ordinary: cfg.OrdinaryGather, urgent: cfg.UrgentGather, log: l.log}
-	l.group = newGroup(broker.Publish, broker.PublishBatch)
+	l.group = newGroup(broker.Publish, broker.PublishBatch, l.log)
 	l.notReady("the log has not been read yet")
 	return l, nil
 }

@@ -161,18 +161,22 @@ func TestNoHoldComesBackInAnyMemory(t *testing.T) {
 	n := enginetest.NATS(t)
 	nc := n.Conn(t, "revocation")
 	l := start(t, nc, nil)
-	mustCommit(t, l.Ledger, request("k0", commit.Hold, "client:kept"))
+	mustCommit(t, l.Ledger, request("k0", commit.Hold, "client:kept", "client:again"))
 	restore := backup(t, n)
 	enginetest.Eventually(t, "the ledger is back", l.Ready)
 	mustCommit(t, l.Ledger, request("k1", commit.Hold, "client:both"))
 	mustCommit(t, l.Ledger, request("k2", commit.Release, "client:both"))
 	mustCommit(t, l.Ledger, request("k3", commit.Release, "client:kept"))
 	mustCommit(t, l.Ledger, request("k4", commit.Hold, "client:held"))
+	// Here the first hold is there still, and its release and another hold are not.
+	mustCommit(t, l.Ledger, request("k5", commit.Release, "client:again"))
+	mustCommit(t, l.Ledger, request("k6", commit.Hold, "client:again"))
+	mustCommit(t, l.Ledger, request("k7", commit.Release, "client:again"))
 	former := l.Epoch()
 	restore()
 	waitEpoch(t, l.Ledger, former)
 	fresh := start(t, nc, nil)
-	for name, held := range map[string]bool{"client:both": false, "client:kept": false, "client:held": true} {
+	for name, held := range map[string]bool{"client:both": false, "client:kept": false, "client:again": false, "client:held": true} {
 		for who, v := range map[string]*revoke.View{"the one that remembers": l.View(), "a new one": fresh.View()} {
 			if got := v.Blocked(keyOf(name)); got != held {
 				t.Errorf("%s: %s is held: %t, want %t", who, name, got, held)

@@ -179,6 +179,11 @@ func (j *judge) hear(k revoke.Key, s revoke.State, redis bool) {
 	case !held && logHeld && !epochs.Clamp(s.Released).Less(has.Held):
 		// The hold is there, and its release is not.
 		released.at = epochs.Clamp(s.Released)
+		if released.at.Less(s.Held) {
+			// Nor is a later hold that was released too: whoever remembers that one
+			// would hold again.
+			released.at = j.begin
+		}
 		add(released)
 	case !held && !logHeld && epochs.Clamp(s.Released.Max(has.Released)).Less(s.Held):
 		// Both are lost, and whoever remembers them would hold again. The beginning

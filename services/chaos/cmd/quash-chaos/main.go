@@ -32,12 +32,14 @@ func main() {
 
 // run returns the exit code: 1 for a broken promise, 2 for what was not played.
 func run(ctx context.Context, args []string) (code int, err error) {
-	o := chaos.Options{Source: ".", Out: os.Stdout}
+	o := chaos.Options{Source: ".", Out: os.Stdout, Seeds: make([]uint64, 1)}
 	fs := flag.NewFlagSet("quash-chaos", flag.ContinueOnError)
 	fs.DurationVar(&o.For, "for", 0, "begin rounds for so `long`")
-	fs.Uint64Var(&o.Seed, "seed", rand.Uint64()>>40, "`number` from which all choices come; a fresh one by default")
+	fs.Uint64Var(&o.Seeds[0], "seed", rand.Uint64()>>40, "`number` from which all choices come; a fresh one by default")
 	fs.IntVar(&o.Rounds, "rounds", 0, "play `n` rounds at most")
 	fs.IntVar(&o.First, "first", 1, "the `number` of the first round, to play one again")
+	fs.IntVar(&o.Copies, "log-copies", 3, "`copies` of the log: 3, or 1, which commits what comes together in batches")
+	fs.BoolVar(&o.Short, "short", false, "rounds of some two seconds, with nodes that notice sooner that a leader is gone")
 	fs.StringVar(&o.Dir, "dir", "", "the `directory` for the deployment, new; a temporary one by default, kept only when a promise is broken")
 	fs.Func("only", "`faults` to have, with commas: "+strings.Join(chaos.Faults(), ", "), func(text string) error {
 		o.Only = strings.Split(text, ",")
@@ -56,7 +58,7 @@ func run(ctx context.Context, args []string) (code int, err error) {
 		}
 	}
 	redis.SetLogger(logging.Redis{Log: zap.NewNop()}) // that Redis is away is no news here
-	fmt.Printf("seed %d\n", o.Seed)
+	fmt.Printf("seed %d\n", o.Seeds[0])
 	began := time.Now()
 	played, err := chaos.Play(ctx, o)
 	if played != nil {
