@@ -11,8 +11,10 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,6 +54,7 @@ func deploy(b *testing.B) *deployed {
 			b.Error(err)
 		}
 	})
+	d.endWithProcess(b)
 	ctx, cancel := context.WithTimeout(b.Context(), 5*time.Minute)
 	defer cancel()
 	err := deployment.Up(ctx, d.dir, deployment.Options{Source: filepath.Join("..", ".."), Programs: os.Getenv(programsVariable)}, io.Discard)
@@ -90,6 +93,25 @@ func deploy(b *testing.B) *deployed {
 	}
 	d.operator = d.exchange(b, strings.TrimSpace(string(secret)))
 	return d
+}
+
+// endWithProcess ends the deployment when this process is told to end: it would go
+// on without it.
+func (d *deployed) endWithProcess(b *testing.B) {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	over := b.Context().Done()
+	go func() {
+		defer signal.Stop(told)
+		select {
+		case <-told:
+			if err := deployment.Down(context.Background(), d.dir); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+			}
+			os.Exit(1)
+		case <-over:
+		}
+	}()
 }
 
 func (d *deployed) caFile() string { return filepath.Join(d.dir, "tls", authority.CAFile) }
