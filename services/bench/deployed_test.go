@@ -108,6 +108,7 @@ func (d *deployed) endWithProcess(b *testing.B) {
 			if err := deployment.Down(context.Background(), d.dir); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 			}
+			_ = os.RemoveAll(filepath.Dir(d.dir)) // all of b.TempDir
 			os.Exit(1)
 		case <-over:
 		}
