@@ -54,20 +54,28 @@ func BenchmarkDeploymentCommit(b *testing.B) {
 		return err
 	}
 	sides := []struct {
+		unit  string
 		do    func(c, i int) error
 		total float64
-	}{{do: overNATS}, {do: overHTTP}, {do: bare}}
+		cpu   spent
+	}{{unit: "commits/s", do: overNATS}, {unit: "http/s", do: overHTTP}, {unit: "bare/s", do: bare}}
 	for b.Loop() {
 		for range rounds {
 			turn++
 			for i := range sides {
+				before := d.spent(b)
 				sides[i].total += during(b, callers, sides[i].do)
 				d.quiet(b, streams[0])
+				if sides[i].cpu == nil {
+					sides[i].cpu = spent{}
+				}
+				sides[i].cpu.add(d.spent(b).since(before))
 			}
 		}
 	}
-	for i, unit := range []string{"commits/s", "http/s", "bare/s"} {
-		b.ReportMetric(sides[i].total/float64(turn), unit)
+	for _, s := range sides {
+		b.ReportMetric(s.total/float64(turn), s.unit)
+		b.Logf("processor time for each of %s: %s", s.unit, s.cpu.per(s.total*round.Seconds()))
 	}
 }
 
