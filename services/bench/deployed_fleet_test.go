@@ -29,18 +29,24 @@ const (
 func BenchmarkDeploymentFleet(b *testing.B) {
 	const answers = 3
 	d := deploy(b)
+	began := time.Now()
 	stale := d.herds(b, herdCount, herdSize)
+	b.Logf("%d guards have joined after %.0f s", herdCount*herdSize, time.Since(began).Seconds())
 	time.Sleep(wire.DefaultLimit) // the reports of their joins are over, all know the spread
 	stale.Store(0)
 	for b.Loop() {
+		before := d.spent(b)
 		idle := d.heard(b, func() { time.Sleep(15 * time.Second) })
+		b.Logf("processor time a second, nothing revoked: %s", d.spent(b).since(before).per(15))
 		var complete, peak float64
 		for i := range answers {
 			p, stop := d.watch(b)
-			complete = max(complete, d.confirmed(b, i%2+1, fmt.Sprintf("principal:one-%d", i)).Seconds())
+			before := d.spent(b)
+			took := d.confirmed(b, i%2+1, fmt.Sprintf("principal:one-%d", i)).Seconds()
+			b.Logf("complete after %.2f s; processor time in each of them: %s", took, d.spent(b).since(before).per(took))
 			time.Sleep(time.Second)
 			stop()
-			peak = max(peak, *p)
+			complete, peak = max(complete, took), max(peak, *p)
 		}
 		n := 0
 		busy := d.heard(b, func() {

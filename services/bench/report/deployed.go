@@ -35,6 +35,7 @@ var deployed = []benchmark{
 			{what: "the same after one revocation, in the busiest second", measured: "DeploymentFleet peak-msgs/s", goal: 3000},
 			{what: "the same with one revocation after the other", measured: "DeploymentFleet busy-msgs/s", goal: 3000},
 			{what: "answer to one revocation complete, the slowest of 3, s", measured: "DeploymentFleet complete-s", goal: 6},
+			{what: "the greatest staleness of those guards meanwhile, s", measured: "DeploymentFleet stale-s", goal: 15},
 		},
 	},
 	{
