@@ -132,13 +132,5 @@ func reach(b *testing.B, guards int) {
 			theirs = append(theirs, bare.wait(b).Sub(t0))
 		}
 	}
-	for _, q := range []struct {
-		name string
-		at   float64
-	}{{"p50", 0.5}, {"p99", 0.99}} {
-		o, t := quantile(ours, q.at), quantile(theirs, q.at)
-		b.ReportMetric(millis(o), "reach-"+q.name+"-ms")
-		b.ReportMetric(millis(t), "bare-"+q.name+"-ms")
-		b.ReportMetric(float64(o)/float64(t), q.name+"-ratio")
-	}
+	reportQuantiles(b, ours, theirs)
 }

@@ -2,17 +2,19 @@
 // in the same run, and its goal. It fails if a benchmark does, and not because a
 // goal is missed: that stands in its row.
 //
-//	go run ./services/bench/report [-count N] [ROW…]
+//	go run ./services/bench/report [-deployment] [-count N] [ROW…]
 package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
@@ -21,24 +23,41 @@ import (
 )
 
 func main() {
-	count := flag.Int("count", 3, "rounds of each benchmark; the median counts")
+	count := flag.Int("count", 0, "rounds of each benchmark; the median counts (default 3, and 1 with -deployment)")
+	against := flag.Bool("deployment", false, "measure a deployment of separate processes")
 	flag.Parse()
-	if err := run(os.Stdout, *count, flag.Args()); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) // it ends what it has built
+	defer stop()
+	if err := run(ctx, os.Stdout, *against, *count, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(out io.Writer, count int, names []string) error {
-	chosen, err := choose(names)
+func run(ctx context.Context, out io.Writer, against bool, count int, names []string) error {
+	from, programs := benchmarks, ""
+	if against {
+		from = deployed
+	}
+	chosen, err := choose(from, names)
 	if err != nil {
 		return err
+	}
+	if against {
+		programs, err = build(ctx)
+		defer os.RemoveAll(programs)
+		if err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(out, "%s, %s, %d processors, %s, commit %s\n\n", time.Now().UTC().Format("2006-01-02 15:04 UTC"), processor(), runtime.NumCPU(), runtime.Version(), commit())
 	var failed error
 	for _, bench := range chosen {
+		if ctx.Err() != nil {
+			return errors.Join(failed, context.Cause(ctx))
+		}
 		fmt.Fprintf(os.Stderr, "bench: %s …\n", bench.name)
-		text, err := bench.measure(count)
+		text, err := bench.measure(programs, count)
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w\n%s", bench.name, err, text))
 			continue
@@ -60,37 +79,45 @@ func run(out io.Writer, count int, names []string) error {
 	return failed
 }
 
-func choose(names []string) ([]benchmark, error) {
+func choose(from []benchmark, names []string) ([]benchmark, error) {
 	if len(names) == 0 {
-		return benchmarks, nil
+		return from, nil
 	}
 	var out []benchmark
 	for _, name := range names {
-		i := slices.IndexFunc(benchmarks, func(b benchmark) bool { return b.name == name })
+		i := slices.IndexFunc(from, func(b benchmark) bool { return b.name == name })
 		if i < 0 {
 			var all []string
-			for _, b := range benchmarks {
+			for _, b := range from {
 				all = append(all, b.name)
 			}
 			return nil, fmt.Errorf("no row %q; there are %s", name, strings.Join(all, ", "))
 		}
-		out = append(out, benchmarks[i])
+		out = append(out, from[i])
 	}
 	return out, nil
 }
 
-// measure runs the benchmark by go test.
-func (b *benchmark) measure(count int) (string, error) {
-	args := []string{"test", "-run", "^$", "-bench", b.pattern, "-benchtime", b.time, "-timeout", "30m"}
-	if b.once {
-		count = 1
+// measure runs the benchmark: by go test, or by what was built for a deployment.
+func (b *benchmark) measure(programs string, count int) (string, error) {
+	cmd := b.command(count)
+	if programs != "" {
+		cmd = deployedCommand(b, programs, max(count, 1))
 	}
-	args = append(args, "-count", fmt.Sprint(count), b.pkg)
-	cmd := exec.Command("go", args...)
 	var text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &text, &text
 	err := cmd.Run()
 	return text.String(), err
+}
+
+func (b *benchmark) command(count int) *exec.Cmd {
+	if count == 0 {
+		count = 3
+	}
+	if b.once {
+		count = 1
+	}
+	return exec.Command("go", "test", "-run", "^$", "-bench", b.pattern, "-benchtime", b.time, "-timeout", "30m", "-count", fmt.Sprint(count), b.pkg)
 }
 
 func processor() string {

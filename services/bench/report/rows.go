@@ -23,6 +23,7 @@ type row struct {
 	inverse         bool // the ratio is limit / measured: how many times faster
 	goal            float64
 	least           bool // the goal is the least, not the most
+	plus            bool // the goal is how much more than the limit it may be
 }
 
 const guardPkg = "./shared/guard"
@@ -140,6 +141,9 @@ func (r *row) line(f figures) (string, error) {
 	limit, err := f.median(r.limit)
 	if err != nil {
 		return "", err
+	}
+	if r.plus {
+		return fmt.Sprintf("%s\t%s\t%s\t%+.2f\t<= +%s\t%s", r.what, number(measured), number(limit), measured-limit, number(r.goal), met(measured-limit <= r.goal)), nil
 	}
 	ratio := measured / limit
 	if r.inverse {
