@@ -145,6 +145,7 @@ type fakeTable[T any] struct {
 	p      *plan
 	groups func(T) []string
 	onGet  func() // called before each read
+	behind bool   // the copy has nothing yet
 	mu     sync.Mutex
 	rows   map[string]T
 }
@@ -217,6 +218,9 @@ func (t *fakeTable[T]) All() iter.Seq2[string, T] {
 
 func (t *fakeTable[T]) Group(name string) []T {
 	var out []T
+	if t.behind {
+		return nil
+	}
 	for _, v := range t.All() {
 		for _, g := range t.groups(v) {
 			if g == name {
