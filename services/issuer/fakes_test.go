@@ -144,8 +144,9 @@ type fakeTable[T any] struct {
 	name   string
 	p      *plan
 	groups func(T) []string
-	onGet  func() // called before each read
-	behind bool   // the copy has nothing yet
+	onGet  func()       // called before each read
+	behind bool         // the copy has nothing yet
+	old    map[string]T // what the copy has, if it is not what there is
 	mu     sync.Mutex
 	rows   map[string]T
 }
@@ -163,7 +164,12 @@ func (t *fakeTable[T]) Load(_ context.Context, key string) (T, error) {
 	return v, nil
 }
 
-func (t *fakeTable[T]) Get(ctx context.Context, key string) (T, error) { return t.Load(ctx, key) }
+func (t *fakeTable[T]) Get(ctx context.Context, key string) (T, error) {
+	if v, ok := t.old[key]; ok {
+		return v, nil
+	}
+	return t.Load(ctx, key)
+}
 
 func (t *fakeTable[T]) write(name string, do func()) error {
 	what := t.p.next(t.name + "." + name)
