@@ -23,15 +23,15 @@ func (s *scenario) respond(ctx context.Context, n int) {
 		op := commit.Revoke
 		switch s.w.c.below(12) {
 		case 0, 1:
-			if a := pick(s, s.apps); a != nil {
+			if a := pick(s, &s.apps); a != nil {
 				target = own(revoke.KindClient, a.id)
 			}
 		case 2:
-			if k := pick(s, s.keys); k != nil {
+			if k := pick(s, &s.keys); k != nil {
 				target = own(revoke.KindKey, k.id)
 			}
 		case 3:
-			if r := pick(s, s.roles); r != nil {
+			if r := pick(s, &s.roles); r != nil {
 				target = own(revoke.KindRole, r.id)
 			}
 		case 4, 5:

@@ -2,7 +2,9 @@ package simulation
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -36,13 +38,13 @@ type binding struct {
 }
 
 // pick returns one of those that there are, nil for none.
-func pick[T any](s *scenario, of []*T) *T {
+func pick[T any](s *scenario, of *[]*T) *T {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(of) == 0 {
+	if len(*of) == 0 {
 		return nil
 	}
-	return of[s.w.c.below(len(of))]
+	return (*of)[s.w.c.below(len(*of))]
 }
 
 // keep adds one, and forgets one of many.
@@ -105,7 +107,7 @@ func (s *scenario) issue(ctx context.Context, n int) {
 
 func (s *scenario) makeApp(ctx context.Context, name string) {
 	n := issuer.NewClient{Name: "app " + name, Grants: issuer.Grants(), Scopes: []string{"read"}}
-	if r := pick(s, s.roles); r != nil {
+	if r := pick(s, &s.roles); r != nil {
 		n.Roles = []string{r.name}
 	}
 	_ = s.at(ctx, func(ctx context.Context, sv *issuer.Service) error {
@@ -133,12 +135,12 @@ func (s *scenario) makeRole(ctx context.Context, name string) *role {
 }
 
 func (s *scenario) bind(ctx context.Context) {
-	r := pick(s, s.roles)
+	r := pick(s, &s.roles)
 	if r == nil {
 		return
 	}
 	b := &binding{principal(s.w.c.below(nNames)).ID, r}
-	if k := pick(s, s.keys); k != nil && !k.isSecret && s.w.c.one(2) {
+	if k := pick(s, &s.keys); k != nil && !k.isSecret && s.w.c.one(2) {
 		b.subject = issuer.KeyClientPrefix + k.id
 	}
 	err := s.at(ctx, func(ctx context.Context, sv *issuer.Service) error {
@@ -152,7 +154,7 @@ func (s *scenario) bind(ctx context.Context) {
 
 // widen gives a role a scope that nothing has had before.
 func (s *scenario) widen(ctx context.Context) {
-	r := pick(s, s.roles)
+	r := pick(s, &s.roles)
 	if r == nil || !r.busy.CompareAndSwap(false, true) {
 		return
 	}
@@ -173,11 +175,11 @@ func (s *scenario) widen(ctx context.Context) {
 
 func (s *scenario) makeKey(ctx context.Context, owner int) *apiKey {
 	n := issuer.NewKey{Owner: principal(owner).ID, Scopes: []string{"read"}, OwnerRoles: s.w.c.one(2)}
-	if r := pick(s, s.roles); r != nil && s.w.c.one(2) {
+	if r := pick(s, &s.roles); r != nil && s.w.c.one(2) {
 		n.Roles = []string{r.name}
 	}
 	k := &apiKey{}
-	if a := pick(s, s.apps); a != nil && s.w.c.one(3) {
+	if a := pick(s, &s.apps); a != nil && s.w.c.one(3) {
 		n.Client, k.app = a.id, a
 	}
 	made, err := s.newKey(ctx, n)
@@ -202,7 +204,10 @@ func (s *scenario) newKey(ctx context.Context, n issuer.NewKey) (k *apiKey, err 
 
 // exchange gives a key, alive or not, for a token.
 func (s *scenario) exchange(ctx context.Context) *thing {
-	k := pick(s, s.keys)
+	return s.exchangeOf(ctx, pick(s, &s.keys))
+}
+
+func (s *scenario) exchangeOf(ctx context.Context, k *apiKey) *thing {
 	if k == nil {
 		return nil
 	}
@@ -213,10 +218,28 @@ func (s *scenario) exchange(ctx context.Context) *thing {
 		s.w.truth.count("tokens")
 	case problem.KindOf(err) == problem.Unavailable:
 		s.w.truth.count("tokens not now")
+	case errors.Is(err, errLost), errors.Is(err, errDead), errors.Is(err, errNobody):
 	default:
 		s.w.truth.count("tokens refused")
+		s.buried(k)
 	}
 	return x
+}
+
+// buried forgets one that is good for nothing, mostly: that it stays so is for the
+// next day.
+func (s *scenario) buried(k *apiKey) {
+	s.mu.Lock()
+	i := slices.Index(s.keys, k)
+	if i >= 0 && s.w.c.one(2) {
+		s.keys = slices.Delete(s.keys, i, i+1)
+	} else {
+		i = -1
+	}
+	s.mu.Unlock()
+	if i >= 0 {
+		keep(s, &s.dead, k, 40)
+	}
 }
 
 func (s *scenario) tokenOf(ctx context.Context, k *apiKey) (x *thing, err error) {

@@ -3,6 +3,7 @@ package simulation
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 	"sync"
@@ -38,6 +39,7 @@ type broker struct {
 	ears     map[*ear]bool
 	links    map[*link]bool
 	faults   atomic.Bool // whether messages are lost at all
+	decoded  map[feedText]wire.Stored
 }
 
 func newBroker(c *chance) *broker {
@@ -131,6 +133,9 @@ func (b *broker) put(m *nats.Msg) (uint64, error) {
 
 func (b *broker) expire() {
 	now, kept := time.Now(), b.messages[:0:0]
+	if !slices.ContainsFunc(b.messages, func(s stored) bool { return !s.expires.IsZero() && !now.Before(s.expires) }) {
+		return
+	}
 	for _, s := range b.messages {
 		if s.expires.IsZero() || now.Before(s.expires) {
 			kept = append(kept, s)

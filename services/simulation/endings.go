@@ -23,24 +23,24 @@ func (s *scenario) takeAway(ctx context.Context) {
 func (s *scenario) takeOne(ctx context.Context) {
 	switch s.w.c.below(12) {
 	case 0, 1, 2:
-		s.deleteKey(ctx, pick(s, s.keys))
+		s.deleteKey(ctx, pick(s, &s.keys))
 	case 3:
-		s.deleteApp(ctx, pick(s, s.apps))
+		s.deleteApp(ctx, pick(s, &s.apps))
 	case 4:
-		s.deleteRole(ctx, pick(s, s.roles))
+		s.deleteRole(ctx, pick(s, &s.roles))
 	case 5, 6:
-		s.unbind(ctx, pick(s, s.bindings))
+		s.unbind(ctx, pick(s, &s.bindings))
 	case 7, 8, 9:
-		s.narrow(ctx, pick(s, s.roles))
+		s.narrow(ctx, pick(s, &s.roles))
 	case 10:
-		if k := pick(s, s.keys); k != nil {
+		if k := pick(s, &s.keys); k != nil {
 			_ = s.at(ctx, func(ctx context.Context, sv *issuer.Service) error {
 				_, err := sv.RenewKey(ctx, somebody(), k.id, "simulated")
 				return err
 			})
 		}
 	case 11:
-		if r := pick(s, s.roles); r != nil {
+		if r := pick(s, &s.roles); r != nil {
 			_ = s.at(ctx, func(ctx context.Context, sv *issuer.Service) error {
 				_, err := sv.RenewRole(ctx, somebody(), r.name, "simulated")
 				return err
@@ -124,7 +124,11 @@ func (s *scenario) end1(ctx context.Context, f *fact, do func(context.Context, *
 		// Somebody has done it before. Of a binding that says nothing: there may
 		// never have been one.
 		case err == nil, problem.KindOf(err) == problem.NotFound && (f.final || f.target.Kind.Final()):
-			s.w.truth.ended(f, s.stateInLog(f.key).Cut)
+			st := s.stateInLog(f.key)
+			if s.w.truth.everBack() && !(f.target.Kind.Final() && st.Ended) {
+				return // who did it was not answered, and what they did may be lost
+			}
+			s.w.truth.ended(f, st.Cut)
 			return
 		case problem.KindOf(err) == problem.NotFound:
 			return
@@ -142,6 +146,12 @@ func (t *truth) askFact(f *fact) {
 	defer t.mu.Unlock()
 	t.facts[f.key] = append(t.facts[f.key], f)
 	t.all = append(t.all, f)
+}
+
+func (t *truth) everBack() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.backs) > 0
 }
 
 // ended notes that an issuer has said of something that it is ended. It takes a

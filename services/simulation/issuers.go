@@ -17,6 +17,8 @@ type issuerAt struct {
 	w *world
 	m *member // its reader
 
+	starts atomic.Bool // somebody is about to start it
+
 	mu sync.Mutex
 	p  *process // nil: it does not run
 }
@@ -106,6 +108,13 @@ func (i *issuerAt) crash() {
 
 // again starts it anew: another instance, that knows nothing.
 func (i *issuerAt) again() error {
+	if !i.starts.CompareAndSwap(false, true) {
+		return nil
+	}
+	defer i.starts.Store(false)
+	if i.current() != nil {
+		return nil
+	}
 	i.w.tracef("%s starts", i.m.name)
 	if err := i.m.restart(); err != nil {
 		return err

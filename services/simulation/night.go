@@ -109,7 +109,11 @@ func (s *scenario) dawn(slept *process) {
 	for range 2 {
 		all.Go(func() {
 			for pause(ctx, w.c.upTo(200*time.Millisecond)) {
-				if x := s.exchange(ctx); x != nil {
+				of := &s.keys
+				if w.c.one(2) {
+					of = &s.dead
+				}
+				if x := s.exchangeOf(ctx, pick(s, of)); x != nil {
 					s.everybody(x)
 				}
 			}

@@ -25,6 +25,7 @@ type scenario struct {
 	mu       sync.Mutex
 	tokens   []*thing
 	keys     []*apiKey
+	dead     []*apiKey // those that were refused
 	apps     []*app
 	roles    []*role
 	bindings []*binding
@@ -309,10 +310,7 @@ func (b *broker) fold() (*revoke.View, uint64) {
 	v := revoke.NewView()
 	var here uint64
 	for _, m := range b.messages {
-		s, err := wire.FromHeader(feedHeader(m))
-		if err != nil {
-			panic(err)
-		}
+		s := b.decode(m)
 		if s.Message.Kind != wire.KindEpoch {
 			s.Message.Epoch = max(s.Message.Epoch, here)
 		}
@@ -325,6 +323,29 @@ func (b *broker) fold() (*revoke.View, uint64) {
 		}
 	}
 	return v, here
+}
+
+// feedText is what a message says.
+type feedText struct {
+	seq  uint64
+	text string
+}
+
+// decode decodes a message once. It is called with mu held.
+func (b *broker) decode(m stored) wire.Stored {
+	name := feedText{m.seq, m.header.Get(wire.Header)}
+	s, ok := b.decoded[name]
+	if !ok {
+		var err error
+		if s, err = wire.FromHeader(feedHeader(m)); err != nil {
+			panic(err)
+		}
+		if b.decoded == nil {
+			b.decoded = map[feedText]wire.Stored{}
+		}
+		b.decoded[name] = s
+	}
+	return s
 }
 
 func (s *scenario) stateInLog(k revoke.Key) revoke.State {
