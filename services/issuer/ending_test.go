@@ -237,3 +237,23 @@ func TestFinishRemovesWhatTheMarkNames(t *testing.T) {
 		}
 	})
 }
+
+// TestUnboundRoleStaysAway: a role that was given with a key goes with the owner's
+// binding, for as long as the key lives and not only for the life of a token.
+func TestUnboundRoleStaysAway(t *testing.T) {
+	b := newBench(t)
+	ctx, c := t.Context(), operator()
+	must(t, 0, second(b.CreateRole(ctx, c, "clerk", []string{"a"}, "test")))
+	must(t, 0, second(b.Bind(ctx, c, issuer.NewBinding{Subject: "alice", Role: "clerk", Reason: "test"})))
+	_, secret, err := b.CreateKey(ctx, c, issuer.NewKey{Owner: "alice", Roles: []string{"clerk"}, Scopes: []string{"b"}, Reason: "test"})
+	must(t, 0, err)
+	must(t, 0, second(b.Unbind(ctx, c, "alice", "clerk", "test")))
+	for _, when := range []string{"at once", "when entries that outlive tokens only have come to their end"} {
+		tok, err := b.Exchange(ctx, issuer.TokenRequest{APIKey: secret.Reveal()})
+		must(t, 0, err)
+		if !slices.Equal(tok.Scopes, []string{"b"}) {
+			t.Errorf("%s: the key gives %v", when, tok.Scopes)
+		}
+		b.log.pass()
+	}
+}
