@@ -157,11 +157,11 @@ func (p *process) dawdle() {
 }
 
 // question asks the record store: the way there, what it does, and the way back.
-func (p *process) question(ctx context.Context, writes bool, do func() error) error {
+func (p *process) question(ctx context.Context, finishes bool, do func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()
 	lose := func() bool {
-		return p.m.cutOff() || p.w.b.goes(80) || writes && p.w.records.troubled.Load() && p.w.c.one(3)
+		return p.m.cutOff() || p.w.b.goes(80) || finishes && p.w.records.troubled.Load() && !p.w.c.one(3)
 	}
 	late := p.w.c.upTo(3 * time.Millisecond)
 	if p.w.b.goes(40) {

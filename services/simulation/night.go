@@ -50,7 +50,7 @@ func (s *scenario) night() {
 	s.dawn(p)
 }
 
-// evening ends a lot at once, while half of what is to finish it gets lost. What
+// evening ends a lot at once, while most of what is to finish it gets lost. What
 // sleeps hears nothing of it.
 func (s *scenario) evening(asleep *issuerAt) {
 	w := s.w
@@ -75,7 +75,11 @@ func (s *scenario) evening(asleep *issuerAt) {
 	for range 6 {
 		all.Go(func() {
 			for pause(ctx, w.c.upTo(time.Second)) {
-				s.takeOne(ctx)
+				if w.c.one(2) {
+					s.takeOne(ctx)
+				} else {
+					s.deleteKey(ctx, pick(s, &s.keys))
+				}
 			}
 		})
 	}

@@ -26,7 +26,7 @@ type records struct {
 	clients  *bucket[issuer.Client]
 	roles    *bucket[issuer.Role]
 	bindings *bucket[issuer.Binding]
-	// troubled loses half of all writes or their answers.
+	// troubled loses most of what is to finish an ending.
 	troubled atomic.Bool
 	// mute has no commit of an issuer reach anybody.
 	mute atomic.Bool
@@ -161,6 +161,11 @@ func (b *bucket[T]) get(key string) (row[T], bool) {
 	return r, ok
 }
 
+func (b *bucket[T]) isMarked(key string) bool {
+	r, ok := b.get(key)
+	return ok && b.mark != nil && b.mark(r.v) != nil
+}
+
 // after returns what was written after the first n.
 func (b *bucket[T]) after(n int) []change[T] {
 	b.mu.Lock()
@@ -223,7 +228,7 @@ func (t *table[T]) Get(ctx context.Context, key string) (T, error) {
 }
 
 func (t *table[T]) write(ctx context.Context, key string, v T, rev uint64, gone bool) (next uint64, err error) {
-	err = t.p.question(ctx, true, func() (err error) { next, err = t.b.put(key, v, rev, gone); return err })
+	err = t.p.question(ctx, t.b.isMarked(key), func() (err error) { next, err = t.b.put(key, v, rev, gone); return err })
 	return next, err
 }
 

@@ -87,7 +87,7 @@ func Run(seed uint64, length time.Duration, log *zap.Logger, trace func(string, 
 		w.truth.broke("%v", err)
 	} else {
 		s.act(length)
-		if c.one(3) {
+		if c.below(5) < 2 {
 			s.night()
 		}
 		s.quiet()
