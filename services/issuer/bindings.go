@@ -131,7 +131,9 @@ func (s *Service) Unbind(ctx context.Context, c Caller, subject, role, reason st
 	a, err := end(ctx, s, s.bindingsMarkable(), key, func(b Binding) (*endings.Mark, error) {
 		m, err := endings.NewMark(s.d.Rand, s.meta(c, reason), commit.Target{Kind: revoke.KindBinding, ID: b.BindingID()})
 		if err == nil {
-			m.Record = true
+			// The same target takes the role from API keys of the principal that were
+			// made with it, and their records stay: the entry has to outlive them.
+			m.Record = reserved(b.Subject)
 		}
 		return m, err
 	})

@@ -22,7 +22,8 @@ type markable[T any] struct {
 	// rewrite returns what the record becomes when it is not removed. nil: it is
 	// always removed.
 	rewrite func(T, *endings.Mark, revoke.Stamp) (T, error)
-	// dependents removes what hangs on the record, before the record itself.
+	// dependents removes what hangs on the record, before the record itself and
+	// after what the mark names.
 	dependents func(ctx context.Context, v T) error
 }
 
@@ -175,12 +176,39 @@ func finish[T any](ctx context.Context, s *Service, m markable[T], key string, v
 		}
 		return err
 	}
+	if err := s.removeNamed(ctx, m.tenant(v), mark, key); err != nil {
+		return err
+	}
 	if m.dependents != nil {
 		if err := m.dependents(ctx, v); err != nil {
 			return err
 		}
 	}
 	return m.table.Remove(ctx, key, still)
+}
+
+// removeNamed removes the other keys and bindings that a mark names: whoever made
+// it knew of them. The copy of whoever finishes may be behind, and once the record
+// is gone nobody looks for them any more.
+func (s *Service) removeNamed(ctx context.Context, tenant string, mark *endings.Mark, own string) error {
+	for _, t := range mark.Targets {
+		var err error
+		switch t.Kind {
+		case revoke.KindKey:
+			if key := RecordKey(tenant, t.ID); key != own {
+				err = s.d.Store.Keys.Remove(ctx, key, func(Key) bool { return true })
+			}
+		case revoke.KindBinding:
+			if key := RecordKey(tenant, target(tenant, revoke.KindBinding, t.ID).String()); key != own {
+				err = s.d.Store.Bindings.Remove(ctx, key, func(Binding) bool { return true })
+			}
+		default: // the record itself
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // SweepPeriod is how often each replica looks for marks that others left.

@@ -211,3 +211,49 @@ func TestNothingIsIssuedFromWhatIsEnding(t *testing.T) {
 		})
 	}
 }
+
+// TestFinishRemovesWhatTheMarkNames: a replica goes on with the end of a client,
+// and its copies do not have the client's secret and binding yet.
+func TestFinishRemovesWhatTheMarkNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		ctx, c := t.Context(), operator()
+		must(t, 0, second(b.CreateRole(ctx, c, "clerk", []string{"a"}, "test")))
+		cl, _, _, err := b.CreateClient(ctx, c, issuer.NewClient{Name: "x", Grants: issuer.Grants(), Roles: []string{"clerk"}, Reason: "test"})
+		must(t, 0, err)
+		b.p.n, b.p.at, b.p.what = 0, 1, failed // the mark is set, the commit fails
+		if _, err := b.DeleteClient(ctx, c, cl.ID, "test"); err == nil {
+			t.Fatal("the commit did not fail")
+		}
+		b.p.at = -1
+		b.keys.behind, b.bindings.behind = true, true
+		run, cancel := context.WithCancel(ctx)
+		go func() { _ = b.Run(run) }()
+		time.Sleep(30 * time.Second)
+		cancel()
+		synctest.Wait()
+		if len(b.clients.rows) != 0 || len(b.keys.rows) != 0 || len(b.bindings.rows) != 0 {
+			t.Errorf("%d clients, %d keys, %d bindings are left", len(b.clients.rows), len(b.keys.rows), len(b.bindings.rows))
+		}
+	})
+}
+
+// TestUnboundRoleStaysAway: a role that was given with a key goes with the owner's
+// binding, for as long as the key lives and not only for the life of a token.
+func TestUnboundRoleStaysAway(t *testing.T) {
+	b := newBench(t)
+	ctx, c := t.Context(), operator()
+	must(t, 0, second(b.CreateRole(ctx, c, "clerk", []string{"a"}, "test")))
+	must(t, 0, second(b.Bind(ctx, c, issuer.NewBinding{Subject: "alice", Role: "clerk", Reason: "test"})))
+	_, secret, err := b.CreateKey(ctx, c, issuer.NewKey{Owner: "alice", Roles: []string{"clerk"}, Scopes: []string{"b"}, Reason: "test"})
+	must(t, 0, err)
+	must(t, 0, second(b.Unbind(ctx, c, "alice", "clerk", "test")))
+	for _, when := range []string{"at once", "when entries that outlive tokens only have come to their end"} {
+		tok, err := b.Exchange(ctx, issuer.TokenRequest{APIKey: secret.Reveal()})
+		must(t, 0, err)
+		if !slices.Equal(tok.Scopes, []string{"b"}) {
+			t.Errorf("%s: the key gives %v", when, tok.Scopes)
+		}
+		b.log.pass()
+	}
+}

@@ -187,6 +187,21 @@ func (s *Service) liveClient(ctx context.Context, m *making, id string) (Client,
 	return c, nil
 }
 
+// standing wants that a client is not deleted, for whoever gives a key of it a new
+// stamp, which no cut of until now hits. A client has no stamp itself, so that a
+// copy which is behind does not show its end; the store does, since the mark comes
+// before the cut.
+func (s *Service) standing(ctx context.Context, client string) error {
+	if client == "" {
+		return nil
+	}
+	c, err := s.d.Store.Clients.Load(ctx, RecordKey(s.cfg.Tenant, client))
+	if err == nil && c.Mark != nil {
+		return errDead
+	}
+	return err
+}
+
 var errDead = problem.New(problem.NotFound, "it is good for nothing")
 
 // orRefuse turns NotFound into a refusal and leaves every other error alone.

@@ -139,12 +139,30 @@ func (l *fakeLog) store(r commit.Request) commit.Answer {
 	return a
 }
 
+// pass has the entries come to their end that need only outlive tokens.
+func (l *fakeLog) pass() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	old := l.view
+	l.view = revoke.NewView()
+	l.view.MergeEpoch(revoke.Epoch{Number: 1})
+	for _, r := range l.requests {
+		for _, t := range r.Targets {
+			if k := (revoke.Target{Tenant: r.Tenant, Issuer: revoke.Own, Kind: t.Kind, ID: t.ID}).Key(); !r.Record {
+				l.view.Merge(k, old.State(k))
+			}
+		}
+	}
+}
+
 // fakeTable keeps records in memory.
 type fakeTable[T any] struct {
 	name   string
 	p      *plan
 	groups func(T) []string
-	onGet  func() // called before each read
+	onGet  func()       // called before each read
+	behind bool         // the copy has nothing yet
+	old    map[string]T // what the copy has, if it is not what there is
 	mu     sync.Mutex
 	rows   map[string]T
 }
@@ -162,7 +180,12 @@ func (t *fakeTable[T]) Load(_ context.Context, key string) (T, error) {
 	return v, nil
 }
 
-func (t *fakeTable[T]) Get(ctx context.Context, key string) (T, error) { return t.Load(ctx, key) }
+func (t *fakeTable[T]) Get(ctx context.Context, key string) (T, error) {
+	if v, ok := t.old[key]; ok {
+		return v, nil
+	}
+	return t.Load(ctx, key)
+}
 
 func (t *fakeTable[T]) write(name string, do func()) error {
 	what := t.p.next(t.name + "." + name)
@@ -217,6 +240,9 @@ func (t *fakeTable[T]) All() iter.Seq2[string, T] {
 
 func (t *fakeTable[T]) Group(name string) []T {
 	var out []T
+	if t.behind {
+		return nil
+	}
 	for _, v := range t.All() {
 		for _, g := range t.groups(v) {
 			if g == name {

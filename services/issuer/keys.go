@@ -78,6 +78,9 @@ func (s *Service) makeKey(ctx context.Context, c Caller, n NewKey, kind KeyKind)
 			Name: n.Name, Owner: n.Owner, Client: n.Client, Scopes: union(nil, n.Scopes), OwnerRoles: n.OwnerRoles,
 			Audiences: union(nil, n.Audiences), Stamp: m.stamp, Created: now, Expires: now.Add(life), Meta: s.meta(c, n.Reason),
 		}
+		if err := s.standing(ctx, n.Client); err != nil {
+			return Key{}, notFoundField(err, "client_id", "there is no client %q", n.Client)
+		}
 		if n.Client != "" {
 			if _, err := s.liveClient(ctx, m, n.Client); err != nil {
 				return Key{}, notFoundField(err, "client_id", "there is no client %q, or it is held", n.Client)
@@ -228,6 +231,11 @@ func (s *Service) RenewKey(ctx context.Context, c Caller, id, reason string) (Ke
 		return Key{}, err
 	}
 	return stampFirst(ctx, s, true, func(m *making) (Key, error) {
+		if err := s.standing(ctx, k.Client); problem.KindOf(err) == problem.NotFound {
+			return Key{}, problem.New(problem.Conflict, "the key's client is deleted")
+		} else if err != nil {
+			return Key{}, err
+		}
 		held, err := s.rolesOfKey(&k)
 		if err != nil {
 			return Key{}, err

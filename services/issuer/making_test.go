@@ -2,6 +2,7 @@ package issuer_test
 
 import (
 	"errors"
+	"maps"
 	"testing"
 
 	"github.com/quash-project/quash/services/issuer"
@@ -105,6 +106,29 @@ func TestRecordAheadOfTheViewIsWaitedForAndRefused(t *testing.T) {
 	b.log.seq += 5 // now there is something to hear
 	if _, err = b.Exchange(t.Context(), issuer.TokenRequest{APIKey: secret.Reveal()}); err != nil {
 		t.Errorf("once it was waited for: %v", err)
+	}
+}
+
+// TestNoNewKeyOfADeletedClient: a client has no stamp by which a copy that is behind
+// would show that it was deleted, and a new key is above the cut.
+func TestNoNewKeyOfADeletedClient(t *testing.T) {
+	b := newBench(t)
+	ctx, c := t.Context(), operator()
+	cl, _, _, err := b.CreateClient(ctx, c, issuer.NewClient{Name: "x", Grants: issuer.Grants(), Reason: "test"})
+	must(t, 0, err)
+	k, secret, err := b.CreateKey(ctx, c, issuer.NewKey{Owner: "alice", Client: cl.ID, Scopes: []string{"a"}, Reason: "test"})
+	must(t, 0, err)
+	b.clients.old = maps.Clone(b.clients.rows)
+	b.keys.behind = true // so that its end does not name the key, and leaves it
+	must(t, 0, second(b.DeleteClient(ctx, c, cl.ID, "test")))
+	if _, _, err := b.CreateKey(ctx, c, issuer.NewKey{Owner: "alice", Client: cl.ID, Reason: "test"}); problem.KindOf(err) != problem.Invalid {
+		t.Errorf("a new key of it: %v", err)
+	}
+	if _, err := b.RenewKey(ctx, c, k.ID, "test"); problem.KindOf(err) != problem.Conflict {
+		t.Errorf("renewing a key of it: %v", err)
+	}
+	if tok, err := b.Exchange(ctx, issuer.TokenRequest{APIKey: secret.Reveal()}); err == nil {
+		t.Errorf("a token of it: %+v", tok.Claims)
 	}
 }
 

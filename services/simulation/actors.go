@@ -3,7 +3,6 @@ package simulation
 import (
 	"context"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/quash-project/quash/services/revocation/fleet"
@@ -15,103 +14,25 @@ import (
 // names of what is revoked, few enough that it is hit again and again.
 const nNames = 5
 
-func principal(n int) revoke.Target {
-	return revoke.Target{Tenant: tenant, Issuer: revoke.Own, Kind: revoke.KindPrincipal, ID: fmt.Sprint("p", n)}
-}
-
-func keyTarget(id string) revoke.Target {
-	return revoke.Target{Tenant: tenant, Issuer: revoke.Own, Kind: revoke.KindKey, ID: id}
-}
-
-func clientTarget(n int) revoke.Target {
-	return revoke.Target{Tenant: tenant, Issuer: revoke.Own, Kind: revoke.KindClient, ID: fmt.Sprint("c", n)}
-}
-
-// record is an API key as an issuer keeps it.
-type record struct {
-	thing
-	id     string
-	ending atomic.Bool // marked: no token is made of it any more
-}
-
-// issuer makes records and tokens: the stamp first, then what it is made of.
-type issuer struct {
-	*member
-	n int
-}
-
-// make makes a record or a token, nil if it refuses to.
-func (i *issuer) make(ctx context.Context, name string, targets []revoke.Target, of *record) *thing {
-	r := i.current()
-	if staleness, err := r.Check(); err != nil || staleness > i.limit {
-		return nil
-	}
-	x := &thing{name: name, stamp: r.Stamp()}
-	if !pause(ctx, i.w.c.upTo(time.Second)) { // slow reads
-		return nil
-	}
-	view := r.View()
-	for _, t := range targets {
-		k := t.Key()
-		if view.Blocked(k) {
-			return nil // held, or ended
-		}
-		x.targets = append(x.targets, k)
-	}
-	if of != nil {
-		if of.ending.Load() {
-			return nil
-		}
-		if _, hit := view.HitAny(of.targets, of.stamp); hit || r.Position().Less(of.stamp) && x.stamp.Less(of.stamp) {
-			return nil
-		}
-	}
-	x.made = time.Now()
-	if of != nil && of.made.Before(x.made) {
-		x.made = of.made
-	}
-	return x
-}
-
-// issue makes records and tokens until ctx ends.
-func (s *scenario) issue(ctx context.Context, i *issuer) {
-	for pause(ctx, 100*time.Millisecond+i.w.c.upTo(time.Second)) {
-		i.n++
-		p, cl := i.w.c.below(nNames), i.w.c.below(2)
-		base := []revoke.Target{principal(p), clientTarget(cl)}
-		if i.w.c.one(4) {
-			id := fmt.Sprintf("%s-%d", i.name, i.n)
-			if x := i.make(ctx, "the API key "+id, append(base, keyTarget(id)), nil); x != nil {
-				s.addRecord(&record{thing: *x, id: id})
-			}
-			continue
-		}
-		if of := s.record(); of != nil && i.w.c.one(2) {
-			targets := []revoke.Target{keyTarget(of.id)}
-			if x := i.make(ctx, fmt.Sprintf("a token of the key %s", of.id), targets, of); x != nil {
-				x.targets = append([]revoke.Key(nil), of.targets...)
-				s.addToken(x)
-			}
-			continue
-		}
-		if x := i.make(ctx, fmt.Sprintf("a token of p%d and c%d", p, cl), base, nil); x != nil {
-			s.addToken(x)
-		}
-	}
-}
+func principal(n int) revoke.Target { return own(revoke.KindPrincipal, fmt.Sprint("p", n)) }
 
 // respond revokes, holds and releases until ctx ends.
 func (s *scenario) respond(ctx context.Context, n int) {
 	for i := 0; pause(ctx, 200*time.Millisecond+s.w.c.upTo(4*time.Second)); i++ {
 		target := principal(s.w.c.below(nNames))
 		op := commit.Revoke
-		switch s.w.c.below(10) {
+		switch s.w.c.below(12) {
 		case 0, 1:
-			target = clientTarget(s.w.c.below(2))
-		case 2, 3:
-			if r := s.record(); r != nil {
-				r.ending.Store(true) // mark, log, finish
-				target = keyTarget(r.id)
+			if a := pick(s, &s.apps); a != nil {
+				target = own(revoke.KindClient, a.id)
+			}
+		case 2:
+			if k := pick(s, &s.keys); k != nil {
+				target = own(revoke.KindKey, k.id)
+			}
+		case 3:
+			if r := pick(s, &s.roles); r != nil {
+				target = own(revoke.KindRole, r.id)
 			}
 		case 4, 5:
 			op = commit.Hold

@@ -40,6 +40,7 @@ type broker struct {
 	ears     map[*ear]bool
 	links    map[*link]bool
 	faults   atomic.Bool // whether messages are lost at all
+	decoded  map[feedText]wire.Stored
 }
 
 func newBroker(c *chance) *broker {

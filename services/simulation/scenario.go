@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/commit"
-	"github.com/quash-project/quash/shared/guard/denylist"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
@@ -19,12 +18,17 @@ import (
 // scenario is one run of a world.
 type scenario struct {
 	w          *world
-	issuers    []*issuer
+	issuers    []*issuerAt
+	targets    targeter
 	background sync.WaitGroup
 
-	mu      sync.Mutex
-	tokens  []*thing
-	records []*record
+	mu       sync.Mutex
+	tokens   []*thing
+	keys     []*apiKey
+	dead     []*apiKey // those that were refused
+	apps     []*app
+	roles    []*role
+	bindings []*binding
 }
 
 const kept = 120
@@ -39,12 +43,6 @@ func (s *scenario) addToken(x *thing) {
 	}
 }
 
-func (s *scenario) addRecord(r *record) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.records = append(s.records, r)
-}
-
 func (s *scenario) token() *thing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,15 +50,6 @@ func (s *scenario) token() *thing {
 		return nil
 	}
 	return s.tokens[s.w.c.below(len(s.tokens))]
-}
-
-func (s *scenario) record() *record {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.records) == 0 {
-		return nil
-	}
-	return s.records[s.w.c.below(len(s.records))]
 }
 
 // use has a guard decide without end.
@@ -90,6 +79,7 @@ func Run(seed uint64, length time.Duration, log *zap.Logger, trace func(string, 
 	c := newChance(seed)
 	w := &world{c: c, b: newBroker(c), truth: newTruth(), log: log, traces: trace}
 	w.redis = newRedis(w.b)
+	w.records = newRecords(w)
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	s := &scenario{w: w}
 	w.truth.inLog = func(f *fact) bool { return covers(s.stateInLog(f.key), f) }
@@ -97,6 +87,9 @@ func Run(seed uint64, length time.Duration, log *zap.Logger, trace func(string, 
 		w.truth.broke("%v", err)
 	} else {
 		s.act(length)
+		if c.below(5) < 2 {
+			s.night()
+		}
 		s.quiet()
 	}
 	s.end()
@@ -107,6 +100,10 @@ func Run(seed uint64, length time.Duration, log *zap.Logger, trace func(string, 
 func (s *scenario) begin() error {
 	w := s.w
 	w.b.faults.Store(false)
+	var err error
+	if s.targets, err = newTargeter(); err != nil {
+		return err
+	}
 	for n := range 2 + w.c.below(2) {
 		r := &replica{w: w, number: n, offset: w.c.upTo(4*time.Minute) - 2*time.Minute}
 		w.replicas = append(w.replicas, r)
@@ -125,20 +122,34 @@ func (s *scenario) begin() error {
 		m.w, m.off = w, w.c.upTo(4*time.Minute)-2*time.Minute
 		w.guards = append(w.guards, m)
 		if i >= 4 {
-			s.issuers = append(s.issuers, &issuer{member: m})
+			s.issuers = append(s.issuers, &issuerAt{w: w, m: m})
 		}
 		if err := m.start(); err != nil {
 			return err
 		}
 	}
+	for _, i := range s.issuers {
+		if err := i.start(); err != nil {
+			return err
+		}
+	}
+	if err := s.newViews(); err != nil {
+		return err
+	}
+	return w.eventually("everything works", 2*time.Minute, s.healthy)
+}
+
+// newViews starts those that have Redis alone.
+func (s *scenario) newViews() error {
+	s.w.views = nil
 	for n := range 2 {
-		r, err := w.newRedisReader(n)
+		r, err := s.w.newRedisReader(n)
 		if err != nil {
 			return err
 		}
-		w.views = append(w.views, r)
+		s.w.views = append(s.w.views, r)
 	}
-	return w.eventually("everything works", 2*time.Minute, s.healthy)
+	return nil
 }
 
 func (w *world) eventually(what string, limit time.Duration, ok func() error) error {
@@ -174,6 +185,11 @@ func (s *scenario) healthy() error {
 			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
+	for _, i := range s.issuers {
+		if p := i.current(); p == nil || p.service.Ready() != nil {
+			return fmt.Errorf("the issuer %s is not ready", i.m.name)
+		}
+	}
 	for _, v := range s.w.views {
 		if st := v.reader.Status(); !st.Complete {
 			return fmt.Errorf("%s: %w", v.name, st.Reason)
@@ -191,15 +207,9 @@ func (s *scenario) act(length time.Duration) {
 	for n := range 2 {
 		all.Go(func() { s.respond(ctx, n) })
 	}
-	for _, i := range s.issuers {
-		all.Go(func() { s.issue(ctx, i) })
-	}
-	for _, m := range s.w.guards[:4] {
-		all.Go(func() { s.use(ctx, m.decide) })
-	}
-	for _, v := range s.w.views {
-		all.Go(func() { s.use(ctx, v.decide) })
-	}
+	s.load(ctx, &all)
+	all.Go(func() { s.takeAway(ctx) })
+	all.Go(func() { s.wreckIssuers(ctx) })
 	all.Go(func() {
 		for pause(ctx, 5*time.Second+s.w.c.upTo(20*time.Second)) {
 			s.w.redis.keep()
@@ -207,6 +217,19 @@ func (s *scenario) act(length time.Duration) {
 	})
 	all.Go(func() { s.wreck(ctx) })
 	all.Wait()
+}
+
+// load has tokens made and used until ctx ends.
+func (s *scenario) load(ctx context.Context, all *sync.WaitGroup) {
+	for n := range 2 {
+		all.Go(func() { s.issue(ctx, n) })
+	}
+	for _, m := range s.w.guards[:4] {
+		all.Go(func() { s.use(ctx, m.decide) })
+	}
+	for _, v := range s.w.views {
+		all.Go(func() { s.use(ctx, v.decide) })
+	}
 }
 
 // quiet ends all faults, and wants everything to come together.
@@ -224,6 +247,7 @@ func (s *scenario) quiet() {
 	for _, m := range w.guards {
 		m.cut(false)
 	}
+	s.mendIssuers()
 	if err := w.eventually("everything works again", 5*time.Minute, s.healthy); err != nil {
 		w.truth.broke("stuck: %v", err)
 		return
@@ -235,6 +259,9 @@ func (s *scenario) quiet() {
 	if err := w.eventually("what is made anew is taken", 2*time.Minute, s.anew); err != nil {
 		w.truth.broke("%v", err)
 	}
+	if err := w.eventually("nothing stays marked", time.Minute, s.finished); err != nil {
+		w.truth.broke("%v", err)
+	}
 	for range 20 {
 		s.nothingSlips()
 	}
@@ -242,10 +269,12 @@ func (s *scenario) quiet() {
 
 // nothingSlips has everybody decide on everything once more.
 func (s *scenario) nothingSlips() {
-	x := s.token()
-	if x == nil {
-		return
+	if x := s.token(); x != nil {
+		s.everybody(x)
 	}
+}
+
+func (s *scenario) everybody(x *thing) {
 	for _, m := range s.w.guards {
 		m.decide(x)
 	}
@@ -257,6 +286,9 @@ func (s *scenario) nothingSlips() {
 func (s *scenario) end() {
 	s.w.stop()
 	s.background.Wait()
+	for _, i := range s.issuers {
+		i.crash()
+	}
 	for _, m := range s.w.guards {
 		m.stop()
 	}
@@ -278,10 +310,7 @@ func (b *broker) fold() (*revoke.View, uint64) {
 	v := revoke.NewView()
 	var here uint64
 	for _, m := range b.messages {
-		s, err := wire.FromHeader(feedHeader(m))
-		if err != nil {
-			panic(err)
-		}
+		s := b.decode(m)
 		if s.Message.Kind != wire.KindEpoch {
 			s.Message.Epoch = max(s.Message.Epoch, here)
 		}
@@ -294,6 +323,29 @@ func (b *broker) fold() (*revoke.View, uint64) {
 		}
 	}
 	return v, here
+}
+
+// feedText is what a message says.
+type feedText struct {
+	seq  uint64
+	text string
+}
+
+// decode decodes a message once. It is called with mu held.
+func (b *broker) decode(m stored) wire.Stored {
+	name := feedText{m.seq, m.header.Get(wire.Header)}
+	s, ok := b.decoded[name]
+	if !ok {
+		var err error
+		if s, err = wire.FromHeader(feedHeader(m)); err != nil {
+			panic(err)
+		}
+		if b.decoded == nil {
+			b.decoded = map[feedText]wire.Stored{}
+		}
+		b.decoded[name] = s
+	}
+	return s
 }
 
 func (s *scenario) stateInLog(k revoke.Key) revoke.State {
@@ -381,7 +433,7 @@ func (s *scenario) nothingLost() {
 	log, _ := s.w.b.fold()
 	for _, f := range s.w.truth.all {
 		released := f.op == commit.Hold && s.w.truth.mayBeReleased(f, time.Now())
-		if !f.acked.IsZero() && !f.excused && !released && !covers(log.State(f.key), f) {
+		if !f.acked.IsZero() && !f.excused && !f.over && !released && !covers(log.State(f.key), f) {
 			var has []string
 			for _, r := range s.w.replicas {
 				if l, _, _, ok := r.parts(); ok {
@@ -391,34 +443,4 @@ func (s *scenario) nothingLost() {
 			s.w.truth.broke("%s of %s, acknowledged at %s as %s, is lost (lost before: %t, held by %v); the log has %+v, epochs %+v; %s", f.op, f.target, clock(f.acked), f.at, f.lost, f.holders, log.State(f.key), log.Epochs(), strings.Join(has, "; "))
 		}
 	}
-}
-
-// anew makes a token for everybody who is not held, and wants it taken everywhere.
-func (s *scenario) anew() error {
-	for n := range nNames {
-		i := s.issuers[n%len(s.issuers)]
-		x := i.make(s.w.ctx, "a new token", []revoke.Target{principal(n)}, nil)
-		// A reader keeps what it knew, also a hold that was never answered and that the
-		// log has lost.
-		if i.current().View().Blocked(principal(n).Key()) {
-			s.w.truth.count("held for the last time")
-			continue
-		}
-		if x == nil {
-			st, log := i.current().View().State(principal(n).Key()), s.stateInLog(principal(n).Key())
-			return fmt.Errorf("%s makes no token for p%d: it has %+v, the log %+v, epochs %+v", i.name, n, st, log, i.current().View().Epochs())
-		}
-		for _, m := range s.w.guards {
-			if !m.decide(x) && !m.current().View().Blocked(principal(n).Key()) {
-				return fmt.Errorf("%s refuses a new token of p%d with stamp %s", m.name, n, x.stamp)
-			}
-		}
-		for _, v := range s.w.views {
-			// What Redis fell back to may hold what is lost everywhere else.
-			if res, _ := v.check(x); res.Outcome == denylist.Incomplete || res.Outcome == denylist.Hit && res.State.Held.IsZero() {
-				return fmt.Errorf("%s refuses a new token of p%d with stamp %s", v.name, n, x.stamp)
-			}
-		}
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package simulation
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,7 +18,11 @@ type fact struct {
 	asked  time.Time // before anything was sent
 	acked  time.Time // zero: never answered
 	at     revoke.Stamp
-	by     int // replica that answered
+	by     int    // replica that answered
+	final  bool   // its target never comes back, so that it hits whenever something was made
+	scope  string // not empty: it took this scope from a role, which never gets it again
+	over   bool   // its entry has come to its end
+	direct bool   // asked of the revocation service itself
 
 	// Of what the log has lost: who still holds it, and in which epoch that was.
 	// With nobody left it is excused.
@@ -31,14 +36,18 @@ type fact struct {
 	complete  time.Time
 }
 
-// thing is a token, or a record that tokens are made of.
+// thing is a token.
 type thing struct {
 	name    string
 	targets []revoke.Key
 	stamp   revoke.Stamp
-	// made is when the oldest of what it is made of was finished: what was asked
-	// for after that hits it.
-	made time.Time
+	scopes  []string
+	made    time.Time // when it was finished
+	expires time.Time // by its issuer's clock
+	// from is, for each target, where that comes from which the target hits: a
+	// record that is older than the token. What was asked for after it got its
+	// stamp hits it.
+	from []origin
 }
 
 // back is one time that the log went back.
@@ -77,7 +86,7 @@ func (t *truth) count(what string) {
 }
 
 func (t *truth) ask(op commit.Op, target revoke.Target) *fact {
-	f := &fact{op: op, target: target, key: target.Key(), asked: time.Now(), confirmed: map[string]time.Time{}}
+	f := &fact{op: op, target: target, key: target.Key(), asked: time.Now(), direct: true, confirmed: map[string]time.Time{}}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.facts[f.key] = append(t.facts[f.key], f)
@@ -103,7 +112,10 @@ func (t *truth) hits(f *fact, x *thing, at time.Time) bool {
 	case commit.Hold:
 		return !t.mayBeReleased(f, at)
 	}
-	return f.target.Kind.Final() || x.made.Before(f.asked)
+	if f.scope != "" {
+		return slices.Contains(x.scopes, f.scope)
+	}
+	return f.final || f.target.Kind.Final() || x.born(f.key).Before(f.asked)
 }
 
 // mayBeReleased reports whether somebody has asked for a release that could be of
@@ -133,7 +145,7 @@ func (t *truth) taken(x *thing, c claim) {
 	defer t.mu.Unlock()
 	for _, b := range t.backs {
 		// Its stamp is of what is lost, and is given out again; nobody has noticed yet.
-		if x.made.Before(b.at) && x.stamp.Epoch == b.epoch && x.stamp.Seq > b.to && c.epoch <= b.epoch {
+		if x.ofLost(b) && c.epoch <= b.epoch {
 			return
 		}
 	}
@@ -179,7 +191,7 @@ func (t *truth) wentBack(b back, gone func(*fact) bool, holds func(*fact) map[st
 	defer t.mu.Unlock()
 	t.backs = append(t.backs, b)
 	for _, f := range t.all {
-		if f.acked.IsZero() || f.excused || !gone(f) {
+		if f.acked.IsZero() || f.excused || f.over || !gone(f) {
 			continue
 		}
 		n++

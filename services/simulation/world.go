@@ -24,12 +24,13 @@ const tenant = "default"
 
 // world is one simulated Quash.
 type world struct {
-	c      *chance
-	b      *broker
-	redis  *redisPair
-	truth  *truth
-	log    *zap.Logger
-	traces func(format string, args ...any)
+	c       *chance
+	b       *broker
+	redis   *redisPair
+	records *records
+	truth   *truth
+	log     *zap.Logger
+	traces  func(format string, args ...any)
 
 	replicas []*replica
 	guards   []*member
@@ -377,6 +378,9 @@ func (m *member) Subscribe(deliver func(wire.Stored, error), lost func()) (func(
 // decide says whether it takes a thing, as a guard does: what is claimed of the
 // view first, then the view itself.
 func (m *member) decide(x *thing) (taken bool) {
+	if !m.now().Before(x.expires) {
+		return false
+	}
 	r := m.current()
 	c := claim{who: m.name, instance: r.Instance(), at: time.Now(), bounded: m.past != wire.PastAllow}
 	staleness, err := r.Check()
@@ -423,6 +427,9 @@ func (r *redisReader) check(x *thing) (denylist.Result, error) {
 }
 
 func (r *redisReader) decide(x *thing) bool {
+	if !time.Now().Before(x.expires) {
+		return false
+	}
 	c := claim{who: r.name, at: time.Now(), redis: true}
 	res, _ := r.check(x)
 	if res.Outcome != denylist.Clean {
