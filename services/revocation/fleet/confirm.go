@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sort"
@@ -58,12 +59,15 @@ func (f *Fleet) Wait(ctx context.Context, e Entry, d time.Duration) Confirmation
 	return f.wait(ctx, e, d, func(c Confirmation) bool { return c.Complete })
 }
 
-func (f *Fleet) wait(ctx context.Context, e Entry, d time.Duration, enough func(Confirmation) bool) Confirmation {
+func (f *Fleet) wait(ctx context.Context, e Entry, d time.Duration, enough func(Confirmation) bool) (c Confirmation) {
+	defer func() { c.sort() }()
 	end := time.NewTimer(d)
 	defer end.Stop()
 	for {
+		began := time.Now()
 		f.mu.Lock()
-		c, next := f.confirmLocked(e, f.cfg.Now())
+		var next time.Duration
+		c, next = f.confirmLocked(e, f.cfg.Now())
 		changed := f.changed
 		f.mu.Unlock()
 		if d <= 0 || enough(c) {
@@ -79,7 +83,8 @@ func (f *Fleet) wait(ctx context.Context, e Entry, d time.Duration, enough func(
 			d = 0 // one last look
 		case <-look.C:
 		case <-changed:
-			pause := time.NewTimer(waitStep)
+			// Of 10,000 guards each look takes a while, with the lock that reports want.
+			pause := time.NewTimer(max(waitStep, 4*time.Since(began)))
 			select {
 			case <-pause.C:
 			case <-ctx.Done():
@@ -88,6 +93,16 @@ func (f *Fleet) wait(ctx context.Context, e Entry, d time.Duration, enough func(
 		}
 		look.Stop()
 	}
+}
+
+// sort brings the guards into the order of their names.
+func (c *Confirmation) sort() {
+	slices.SortFunc(c.Confirmed, func(a, b Confirmed) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Instance, b.Instance))
+	})
+	slices.SortFunc(c.Unconfirmed, func(a, b Unconfirmed) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.Instance, b.Instance))
+	})
 }
 
 // confirmLocked judges all guards, and returns when the next fence falls.
@@ -137,12 +152,6 @@ func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Durati
 		}
 		c.Redis = r
 	}
-	slices.SortFunc(c.Confirmed, func(a, b Confirmed) int {
-		return strings.Compare(a.Name+"/"+a.Instance, b.Name+"/"+b.Instance)
-	})
-	slices.SortFunc(c.Unconfirmed, func(a, b Unconfirmed) int {
-		return strings.Compare(a.Name+"/"+a.Instance, b.Name+"/"+b.Instance)
-	})
 	return c, next
 }
 
