@@ -464,3 +464,25 @@ func TestLogThatGoesBackWhileAServiceStarts(t *testing.T) {
 		t.Error("what was read before the log went back is not in it again")
 	}
 }
+
+// TestWhatOutlivesTheLogIsCommittedAgain: the log has an entry that says the same as the
+// lost one, and leaves it a year earlier.
+func TestWhatOutlivesTheLogIsCommittedAgain(t *testing.T) {
+	n := enginetest.NATS(t)
+	nc := n.Conn(t, "revocation")
+	l := start(t, nc, nil)
+	short := request("k1", commit.Revoke, "key:k")
+	short.Record = true
+	mustCommit(t, l.Ledger, short)
+	restore := backup(t, n)
+	enginetest.Eventually(t, "the ledger is back", l.Ready)
+	mustCommit(t, l.Ledger, request("k2", commit.Revoke, "key:k"))
+	want := l.View().State(keyOf("key:k")).Until
+	former := l.Epoch()
+	restore()
+	waitEpoch(t, l.Ledger, former)
+	l.stop()
+	if got := start(t, nc, nil).View().State(keyOf("key:k")); !got.Ended || got.Until != want {
+		t.Errorf("the log says %+v, want it to count until %d", got, want)
+	}
+}

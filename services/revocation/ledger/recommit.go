@@ -157,10 +157,12 @@ func (j *judge) hear(k revoke.Key, s revoke.State, redis bool) {
 		j.missing[x] = append(j.missing[x], k)
 	}
 	has, epochs := j.log.State(k), j.log.Epochs()
-	if !s.Cut.IsZero() && s.Cut.Epoch < j.epoch && has.Cut.Less(s.Cut) {
+	// What the log has may say as much, and leave it before what was lost would have.
+	ends := has.Until < s.Until
+	if !s.Cut.IsZero() && s.Cut.Epoch < j.epoch && (ends || has.Cut.Less(s.Cut)) {
 		add(lost{op: wire.OpCut, at: s.Cut, cutAt: s.CutAt, until: s.Until})
 	}
-	if s.Ended && !has.Ended {
+	if s.Ended && (ends || !has.Ended) {
 		add(lost{op: wire.OpEnd, until: s.Until})
 	}
 	// Whether it was released is judged by the epochs before: the new one makes
