@@ -168,6 +168,9 @@ func (run *Run) Report(out io.Writer) {
 			run.BrokeIn, len(run.Broken), run.Broken[0], run.Again)
 		return
 	}
+	for _, what := range run.Missing() {
+		_, _ = fmt.Fprintf(out, "never: %s\n", what)
+	}
 	_, _ = fmt.Fprintf(out, "seeds %d: %d rounds, nothing broken\n", run.o.Seeds, run.Played)
 }
 

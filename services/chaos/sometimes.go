@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // What should happen sometimes: a run in which one of these never does has not
@@ -26,6 +27,31 @@ const (
 	sawSingly     = "a batch that was sent singly"
 	sawNoAck      = "a lost acknowledgement of a tick"
 )
+
+// wanted are those that a long run has to have seen.
+var wanted = []string{
+	sawStale, sawRedis, sawLostAnswer, sawComplete, sawAnew, sawKill, sawRebuild, sawGap, sawWhole, sawEpoch, sawNoAck,
+}
+
+// longRun is from how many rounds on a run has to have seen all.
+const longRun = 200
+
+// Missing is what a long run never saw.
+func (run *Run) Missing() (never []string) {
+	if run.Played < longRun || len(run.o.Only) > 0 {
+		return nil
+	}
+	want := wanted
+	if run.o.Copies == 1 { // only such a log is grouped into batches
+		want = append(slices.Clone(want), sawSingly)
+	}
+	for _, what := range want {
+		if run.Counts[what] == 0 {
+			never = append(never, what)
+		}
+	}
+	return never
+}
 
 // sayings are what services and guards write when something happens, and its name.
 var sayings = map[string]string{

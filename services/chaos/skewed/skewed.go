@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unsafe"
 )
 
 // every is how often a process looks whether its clock is wrong by now.
@@ -26,8 +27,7 @@ var (
 // directory in which that runs.
 func File(pid int) string { return filepath.Join("clocks", strconv.Itoa(pid)) }
 
-// Now is the time by this process's clock, without a monotonic reading: that can't
-// be set.
+// Now is the time by this process's clock.
 func Now() time.Time {
 	since := int64(time.Since(began))
 	if last := looked.Load(); (last == 0 || since-last > int64(every)) && looked.CompareAndSwap(last, since) {
@@ -35,5 +35,16 @@ func Now() time.Time {
 		by, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
 		off.Store(by)
 	}
-	return time.Now().Round(0).Add(time.Duration(off.Load()))
+	return wrong(time.Now(), time.Duration(off.Load()))
+}
+
+// wrong returns what a machine whose wall clock is wrong by so much reads at t. Its
+// monotonic clock, which nobody can set, is as it was: what compares two readings
+// of one process by that may rely on it. A time.Time has no method for this; its
+// second word is the monotonic reading.
+func wrong(t time.Time, by time.Duration) time.Time {
+	t = t.Add(by)
+	words := (*[2]int64)(unsafe.Pointer(&t))
+	words[1] -= int64(by)
+	return t
 }

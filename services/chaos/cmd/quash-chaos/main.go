@@ -72,6 +72,8 @@ func run(ctx context.Context, args []string) (code int, err error) {
 	case err != nil:
 		fmt.Printf("logs: %s\n", o.Dir)
 		return 2, err
+	case len(played.Missing()) > 0:
+		return 2, fmt.Errorf("%d rounds, and not all that should happen sometimes did", played.Played)
 	case temporary:
 		return 0, os.RemoveAll(o.Dir)
 	}
