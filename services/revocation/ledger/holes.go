@@ -111,6 +111,9 @@ func (l *Ledger) compare(ctx context.Context) (proof, error) {
 		}
 		return r.Sequence < newest.seq, nil
 	})
+	if end := (hole{after: newest.time}); err == nil && p.why == "" && i < len(known) && end.lost(l.cfg.Now().UnixMilli()) {
+		err = fmt.Errorf("the log was read to before %d, and has more", known[i].seq)
+	}
 	return p, err
 }
 
