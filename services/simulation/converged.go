@@ -124,13 +124,19 @@ func factsOf(facts []*fact) string {
 	return strings.Join(out, "; ")
 }
 
-// covers reports whether a state has a fact in it.
+// longLife is less than what a responder's revocation counts for, and more than what an
+// issuer's does that ends a record.
+const longLife = 30 * 24 * time.Hour
+
+// covers reports whether a state has a fact in it, for as long as the fact counts.
 func covers(st revoke.State, f *fact) bool {
 	switch {
 	case f.op == commit.Release:
 		return true
 	case f.op == commit.Hold:
 		return !st.Held.Less(f.at) || !st.Released.Less(f.at)
+	case f.direct && st.Until < f.acked.Add(longLife).Unix():
+		return false
 	case f.target.Kind.Final():
 		return st.Ended
 	}

@@ -183,7 +183,9 @@ func (l *Ledger) publishEpoch(ctx context.Context, m wire.Message, after uint64,
 	if err != nil {
 		return err
 	}
-	l.seen.Store(0) // whatever sequence it gets
+	l.mu.Lock()
+	l.seen = 0 // whatever sequence it gets
+	l.mu.Unlock()
 	_, err = l.publish(ctx, outgoing{subject: wire.LogEpoch, message: m, body: body, expect: &after})
 	return err
 }
@@ -199,7 +201,7 @@ func (l *Ledger) newEpoch(ctx context.Context, p proof) error {
 	if err != nil && !errors.Is(err, ErrNoMessage) {
 		return err
 	}
-	if last.err == nil && last.stored.Message.Epoch > max(p.epoch, p.shown) {
+	if has := last.stored.Message.Epoch; last.err == nil && has > max(p.epoch, p.shown) && !l.doubts(has) {
 		return l.adopt(ctx) // begun already: by another replica, or by a try whose answer was lost
 	}
 	var d revoke.Stamp

@@ -337,6 +337,7 @@ func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 	l.mu.Lock()
 	l.ring.add(item{seq: s.Sequence, time: s.Time, epoch: m.Epoch, id: m.ID, raw: rawHeader})
 	l.head, l.headTime = pos, s.Time
+	l.seen = max(l.seen, s.Sequence)
 	switch m.Kind {
 	case wire.KindEntry:
 		l.stamp = l.stamp.Max(pos.Stamp)
@@ -351,12 +352,6 @@ func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 	l.mu.Unlock()
 	if m.Kind == wire.KindTick {
 		l.clock.stored(s)
-	}
-	for {
-		old := l.seen.Load()
-		if s.Sequence <= old || l.seen.CompareAndSwap(old, s.Sequence) {
-			break
-		}
 	}
 	for _, o := range l.observers {
 		o.Applied(s)

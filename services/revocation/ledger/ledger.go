@@ -26,9 +26,6 @@ type Ledger struct {
 	clock   clock
 	hazards atomic.Pointer[[]string]
 	state   atomic.Pointer[readiness]
-	// seen is the highest sequence that was applied or acknowledged in this
-	// history; a commit at or below it shows that the log went back.
-	seen atomic.Uint64
 	// doubt is the epoch in which this service itself saw that the log went back. Its
 	// positions mean something else now, so nothing is answered until the next one.
 	doubt  atomic.Uint64
@@ -50,14 +47,17 @@ type Ledger struct {
 	stopLooking context.CancelFunc
 	looking     sync.WaitGroup
 
-	mu        sync.Mutex
-	ring      *ring
-	head      wire.Position // the newest message that was applied
-	observed  revoke.Stamp  // and that all observers were told of
-	headTime  int64         // the broker's time of it
-	stamp     revoke.Stamp  // the newest entry or epoch
-	epoch     uint64        // the current one
-	epochSeq  uint64        // where its message stands
+	mu       sync.Mutex
+	ring     *ring
+	head     wire.Position // the newest message that was applied
+	observed revoke.Stamp  // and that all observers were told of
+	headTime int64         // the broker's time of it
+	stamp    revoke.Stamp  // the newest entry or epoch
+	epoch    uint64        // the current one
+	epochSeq uint64        // where its message stands
+	// seen is the highest sequence that was applied or acknowledged in the current
+	// epoch; a commit at or below it shows that the log went back.
+	seen      uint64
 	keys      map[string]wire.Stored
 	changed   chan struct{} // closed when head moves
 	begunAt   time.Time     // when the current epoch was begun or adopted here
@@ -200,10 +200,16 @@ func (l *Ledger) sawAck(p wire.Position, m wire.Message) {
 	for k, s := range m.States(p.Stamp) {
 		l.view.Merge(k, s)
 	}
-	for {
-		old := l.seen.Load()
-		if p.Seq <= old || l.seen.CompareAndSwap(old, p.Seq) {
-			return
-		}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if p.Epoch == l.epoch { // or its sequence is of another history by now
+		l.seen = max(l.seen, p.Seq)
 	}
+}
+
+// current is the epoch, and the highest sequence that was seen in it.
+func (l *Ledger) current() (epoch, seen uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.epoch, l.seen
 }

@@ -57,10 +57,12 @@ const (
 // of one that was sent in an epoch which is not the current one any more is an
 // unknown outcome.
 func (l *Ledger) publish(ctx context.Context, o outgoing) (wire.Position, error) {
-	epoch := o.message.Epoch
-	if epoch == 0 {
-		epoch = l.Epoch()
+	epoch, before := l.current()
+	if o.message.Epoch == 0 {
 		o.message.Epoch = epoch
+	}
+	if o.message.Epoch != epoch {
+		epoch, before = o.message.Epoch, 0 // what was seen says nothing of another one
 	}
 	head, err := wire.Encode(o.message)
 	if err != nil {
@@ -73,7 +75,6 @@ func (l *Ledger) publish(ctx context.Context, o outgoing) (wire.Position, error)
 	if o.expect != nil {
 		msg.Header[jetstream.ExpectedLastSubjSeqHeader] = []string{strconv.FormatUint(*o.expect, 10)}
 	}
-	before := l.seen.Load()
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
 	defer cancel()
 	seq, err := l.store(ctx, msg, o)

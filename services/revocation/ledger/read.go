@@ -101,8 +101,7 @@ func (l *Ledger) tickAnyHistory(ctx context.Context) (wire.Position, error) {
 		return wire.Position{}, fmt.Errorf("the log's epoch at %d can't be read: %w", e.seq, e.err)
 	}
 	l.mu.Lock()
-	l.epoch, l.epochSeq = e.stored.Message.Epoch, e.seq
+	l.epoch, l.epochSeq, l.seen = e.stored.Message.Epoch, e.seq, 0
 	l.mu.Unlock()
-	l.seen.Store(0)
 	return l.commitTick(ctx)
 }

@@ -62,7 +62,8 @@ func (l *Ledger) sharedUntil(ctx context.Context, backup time.Time) (revoke.Stam
 	q := quiet{since: l.cfg.Now().Add(-lately)}
 	var until revoke.Stamp
 	var here uint64
-	err := l.read(ctx, 1, l.seen.Load(), func(s wire.Stored, _ string) error {
+	_, seen := l.current()
+	err := l.read(ctx, 1, seen, func(s wire.Stored, _ string) error {
 		s = placed(s, here)
 		here = max(here, s.Message.Epoch)
 		at, pos := time.UnixMilli(s.Time), s.Position().Stamp
