@@ -20,6 +20,7 @@ import (
 	"github.com/quash-project/quash/services/quash/cli"
 	"github.com/quash-project/quash/services/revocation/redisview"
 	"github.com/quash-project/quash/shared/engine/enginetest"
+	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/identity"
 )
 
@@ -323,13 +324,15 @@ func TestFsckFindsAFlippedByte(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Behind the last entry there may be ticks alone, of which nobody else knows.
+	known := bytes.LastIndex(good, []byte(wire.LogEntry))
 	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d, %d bytes", seed, len(good))
+	t.Logf("seed %d, %d bytes", seed, known)
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	for _, crashed := range []bool{false, true} {
 		found := map[string]int{}
 		for range 8 {
-			at := rnd.IntN(len(good))
+			at := rnd.IntN(known)
 			bad := bytes.Clone(good)
 			bad[at] ^= 1 << rnd.IntN(8)
 			copyDir(t, saved, dir)
@@ -344,7 +347,7 @@ func TestFsckFindsAFlippedByte(t *testing.T) {
 			c.nats.Start(t)
 			have := slices.DeleteFunc(names(c.checkFor(time.Millisecond)), func(n string) bool { return n == "redis behind" })
 			if len(have) == 0 {
-				t.Errorf("byte %d of %d was flipped, crashed %t, and nothing is found", at, len(good), crashed)
+				t.Errorf("byte %d of %d was flipped, crashed %t, and nothing is found", at, known, crashed)
 			}
 			for _, n := range have {
 				found[n]++

@@ -6,6 +6,7 @@
 //	# why this would be wrong
 //	file: path of the source file from the repository's root
 //	test: import path below the module root, and the name of the test
+//	args: further arguments of it, if any
 //	--- replace
 //	the lines as they stand
 //	--- with

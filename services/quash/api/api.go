@@ -189,16 +189,14 @@ func (c *Client) Do(ctx context.Context, call Call, out any) error {
 	var maybe error
 	for {
 		err := c.anywhere(ctx, call, func(req *http.Request) error { return c.send(req, out, nil) })
+		again := refusedNow(err)
 		if Unknown(err) {
 			maybe = err
 		}
-		if !call.elsewhere(err) {
-			return err // also nil
-		}
-		if maybe != nil {
+		if err != nil && maybe != nil {
 			err = maybe
 		}
-		if !refusedNow(err) || !c.now().Add(askAgain).Before(end) {
+		if !again || !c.now().Add(askAgain).Before(end) {
 			return err
 		}
 		select {
@@ -250,11 +248,16 @@ func (c *Client) anywhere(ctx context.Context, call Call, try func(*http.Request
 			return err
 		}
 		err = try(req)
-		if err == nil || !call.elsewhere(err) || ctx.Err() != nil {
-			return err
+		if err == nil {
+			return nil
 		}
 		if worst == nil || weight(err) > weight(worst) {
 			worst = err
+		}
+		// Also when it is over before the next one was asked: it has done nothing, and
+		// the one before may have.
+		if !call.elsewhere(err) || ctx.Err() != nil {
+			break
 		}
 	}
 	return worst

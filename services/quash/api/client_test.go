@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -158,5 +159,26 @@ func TestWhatMayHaveBeenDoneIsNeverToldAsNotDone(t *testing.T) {
 				t.Errorf("%d questions, want %d", n, c.asked)
 			}
 		})
+	}
+}
+
+// TestNoTimeForTheNextReplicaSaysNothingOfTheFirst: time runs out before the second is
+// asked, which has done nothing.
+func TestNoTimeForTheNextReplicaSaysNothingOfTheFirst(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	second := &replica{}
+	c := quash(t, &replica{answer: saysKind(problem.UnknownOutcome)}, second)
+	c.http = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr == second.Listener.Addr().String() {
+			cancel()
+			return nil, context.Canceled
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	}}}
+	defer c.http.CloseIdleConnections()
+	err := c.Do(ctx, Call{Method: http.MethodPost, Path: "/v1/revocations", Body: map[string]string{}, Key: "k"}, nil)
+	if !Unknown(err) {
+		t.Errorf("%v: want that nobody knows", err)
 	}
 }
