@@ -65,7 +65,10 @@ type answer struct {
 // read asks for the meta, keys[0], and targets. The floor and the time are taken
 // before the question leaves: what others learn meanwhile says nothing against
 // this answer, and the view may be as old as the question.
-func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answer, error) {
+//
+// Primary says that the server was asked for its role just before. Nothing is proved on
+// a connection on which that has not been done.
+func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string, primary bool) (answer, error) {
 	sh := r.shards[n]
 	floor := sh.known()
 	before := r.now()
@@ -92,9 +95,17 @@ func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answe
 	}
 	sh.raise(meta.Position, meta.Epochs)
 	proved, ok := l.tracks[n].see(meta, conn, before)
+	if primary {
+		l.tracks[n].primary = true
+	}
 	if !ok {
 		l.proved[n].Store(false)
 		a.why = fmt.Errorf("%w: its beat has not been watched for long enough", ErrIncomplete)
+		return a, nil
+	}
+	if !l.tracks[n].primary {
+		l.proved[n].Store(false)
+		a.why = fmt.Errorf("%w: its server has not said yet that it is a primary", ErrIncomplete)
 		return a, nil
 	}
 	if a.staleness = r.now().since(proved); a.staleness > r.cfg.Limit {
@@ -150,6 +161,7 @@ type track struct {
 	conn       ConnID
 	generation string
 	series     string
+	primary    bool    // its server has said so
 	seen       []sight // ascending, the last few
 }
 
