@@ -198,6 +198,27 @@ func TestFalseProofIsClearedByTheServiceAndAProbe(t *testing.T) {
 	})
 }
 
+// TestEpochThatNobodyElseHasHeardOfIsShown: the log lost a new epoch as soon as it had
+// begun, by a clock that was ahead, and one reader alone has heard of it. It can't go
+// back, so it shows that one, or it would wait for it for ever.
+func TestEpochThatNobodyElseHasHeardOfIsShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, followtest.Config{})
+		m := s.member(nil).run(t)
+		defer m.stop()
+		s.ready(m)
+		lost := wire.Stored{Sequence: s.log.Head().Seq + 1, Time: time.Now().UnixMilli(), Message: wire.Message{
+			Kind: wire.KindEpoch, ID: "AwMDAwMDAwMDAwMDAwMDAw", Epoch: s.log.Epoch() + 120_000, D: &revoke.Stamp{Epoch: s.log.Epoch(), Seq: s.log.Head().Seq},
+		}}
+		m.link.Inject(lost, nil)
+		eventually(t, 10*time.Second, "it has heard of the epoch", func() bool { return !m.accepts() })
+		eventually(t, time.Minute, "accepts in an epoch above", func() bool {
+			return m.accepts() && m.Position().Epoch > lost.Message.Epoch
+		})
+		s.whole(m)
+	})
+}
+
 func TestLostTailsUnderFaults(t *testing.T) {
 	seeds := uint64(8)
 	if raced {

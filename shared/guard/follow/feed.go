@@ -141,7 +141,7 @@ func (r *Reader) drain() {
 // while something before it is missing; only the watermark has to wait.
 func (r *Reader) learn(m wire.Stored) {
 	if m.Message.Epoch > r.top {
-		r.beginEpoch(m.Message.Epoch)
+		r.beginEpoch(m.Position())
 	}
 	r.merge(m.Message, m.Position().Stamp)
 }
@@ -162,13 +162,13 @@ func (r *Reader) merge(m wire.Message, place revoke.Stamp) {
 	}
 }
 
-// beginEpoch hears of a history that is newer than the reader's.
-func (r *Reader) beginEpoch(number uint64) {
-	r.top = number
+// beginEpoch hears of a history that is newer than the reader's, by a message there.
+func (r *Reader) beginEpoch(by wire.Position) {
+	r.top, r.toldTop = by.Epoch, by
 	if !r.loaded {
 		return // it loads the whole state anyway
 	}
-	r.log.Warn("the log begins a new epoch; loading its state", zap.Uint64("epoch", number))
+	r.log.Warn("the log begins a new epoch; loading its state", zap.Uint64("epoch", by.Epoch))
 	r.loaded = false
 	r.unprove()
 	r.unfollow(wantEpoch)
@@ -239,7 +239,9 @@ func (r *Reader) apply(m wire.Stored, t *track) bool {
 	// publisher that had not heard of it yet counts as of the new epoch all the
 	// same, which refuses more, never less.
 	here := revoke.Stamp{Epoch: max(t.pos.Epoch, m.Message.Epoch), Seq: m.Sequence}
-	r.top = max(r.top, here.Epoch)
+	if here.Epoch > r.top {
+		r.top, r.toldTop = here.Epoch, wire.Position{Stamp: here, ID: m.Message.ID}
+	}
 	r.merge(m.Message, here)
 	t.pos = wire.Position{Stamp: here, ID: m.Message.ID}
 	t.recent.add(place{at: here, published: m.Message.Epoch, id: m.Message.ID, time: m.Time})

@@ -37,13 +37,15 @@ type Reader struct {
 
 // state is owned by whoever holds Reader.mu.
 type state struct {
-	track               // how far the log was applied: the watermark
-	synced revoke.Stamp // stamp of the last sync, until the watermark has reached it
-	top    uint64       // the highest epoch heard of
-	loaded bool         // view and keys hold all of the log up to pos, in the epoch top
-	back   *back        // proof that the log went back
-	unread *unread      // what could not be read
-	clock  error        // ErrClock after a tick said so
+	track                 // how far the log was applied: the watermark
+	synced  revoke.Stamp  // stamp of the last sync, until the watermark has reached it
+	top     uint64        // the highest epoch heard of
+	toldTop wire.Position // of the message by which
+
+	loaded bool    // view and keys hold all of the log up to pos, in the epoch top
+	back   *back   // proof that the log went back
+	unread *unread // what could not be read
+	clock  error   // ErrClock after a tick said so
 
 	stopped bool
 	waiting string // for people

@@ -55,6 +55,9 @@ type syncState struct {
 	busy  bool
 	round uint64 // counts the syncs that began
 	load  *load
+	// above: what was loaded is of an epoch before the newest that was heard of. The log
+	// may have lost that one, and nobody else may know of it: the reader shows it.
+	above bool
 }
 
 // load is a whole state on its way in. It is merged into the view as it comes;
@@ -182,7 +185,11 @@ func (r *Reader) syncRequest() wire.SyncRequest {
 	if l := r.sync.load; l != nil {
 		// What was read before may belong to a history that the log has left, and
 		// would be taken for proof of that again.
-		return wire.SyncRequest{Instance: r.instance, Position: l.pos.JSON()}
+		q := wire.SyncRequest{Instance: r.instance, Position: l.pos.JSON()}
+		if r.sync.above {
+			q.Recent = []wire.PositionJSON{r.toldTop.JSON()}
+		}
+		return q
 	}
 	return wire.SyncRequest{Instance: r.instance, Position: r.pos.JSON(), Recent: r.shown()}
 }
@@ -271,6 +278,7 @@ func (r *Reader) adopt(l *load) error {
 	case !r.view.Epochs().Has(l.pos.Epoch):
 		return fmt.Errorf("%w: the state of an epoch that it does not name", errMalformed)
 	case l.pos.Epoch < r.top:
+		r.sync.above = true
 		return fmt.Errorf("the service has not heard of epoch %d yet", r.top)
 	case l.pos.Less(r.pos.Stamp):
 		return fmt.Errorf("the service is at %s, before what was read, %s", l.pos.Stamp, r.pos.Stamp)
@@ -290,6 +298,7 @@ func (r *Reader) adopt(l *load) error {
 		r.log.Info("loaded the state of the log", zap.Stringer("position", l.pos.Stamp), zap.Int("targets", r.view.Len()))
 	}
 	r.pos, r.loaded, r.back = l.pos, true, nil
+	r.sync.above = false
 	r.stamp = r.stamp.Max(l.stamp).Max(revoke.Stamp{Epoch: l.pos.Epoch})
 	r.reportSoon()
 	r.changed.send()
@@ -316,7 +325,7 @@ func (r *Reader) takeWhole(w wire.Whole) wire.SyncRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w.Position.Epoch > r.top {
-		r.beginEpoch(w.Position.Epoch)
+		r.beginEpoch(w.Position.Position())
 	}
 	r.sync.load = &load{track{pos: w.Position.Position()}}
 	r.publish()

@@ -32,11 +32,15 @@ func (l *Log) judge(at wire.PositionJSON, recent []wire.PositionJSON) bool {
 		l.commit(wire.Message{Kind: wire.KindTick}) // then judge
 	}
 	_, no := l.holds(at)
+	ahead := false // of an epoch that the log has lost
 	for _, p := range recent {
 		_, other := l.holds(p)
 		no = no || other
+		if p.Epoch > l.epoch {
+			ahead, l.epoch = true, p.Epoch
+		}
 	}
-	if no && at.Epoch == l.epoch && !l.cfg.Blind {
+	if no && (ahead || at.Epoch == l.epoch) && !l.cfg.Blind {
 		var d revoke.Stamp
 		for _, p := range recent {
 			if yes, _ := l.holds(p); yes && d.Less(p.Position().Stamp) {
