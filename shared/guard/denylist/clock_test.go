@@ -2,7 +2,6 @@ package denylist
 
 import (
 	"context"
-	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,10 +11,7 @@ import (
 )
 
 // beating is a view that is whole, at a beat.
-type beating struct {
-	beat uint64
-	role error // what it says of itself
-}
+type beating struct{ beat uint64 }
 
 func (b *beating) MGet(_ context.Context, keys []string) ([]any, ConnID, error) {
 	values := make([]any, len(keys))
@@ -27,7 +23,7 @@ func (b *beating) MGet(_ context.Context, keys []string) ([]any, ConnID, error) 
 	return values, ConnID{Number: 1}, nil
 }
 
-func (b *beating) Primary(context.Context, int) error { return b.role }
+func (b *beating) Primary(context.Context, int) error { return nil }
 func (b *beating) Close() error                       { return nil }
 
 // A wall clock that is set back makes nothing fresh, also where it is all that
@@ -43,7 +39,6 @@ func TestAClockThatIsSetBackMakesNoViewFresher(t *testing.T) {
 		check := func() (Result, error) {
 			return r.Check(t.Context(), Query{Tenant: "default", Keys: []revoke.Key{{1}}, Stamp: revoke.Stamp{Epoch: 1, Seq: 1}})
 		}
-		r.look(t.Context(), r.lanes[0], 0) // as Run does: asks for the server's role
 		if res, err := check(); res.Outcome != Incomplete {
 			t.Fatalf("the first look proves nothing: %+v, %v", res, err)
 		}
@@ -59,30 +54,6 @@ func TestAClockThatIsSetBackMakesNoViewFresher(t *testing.T) {
 		time.Sleep(wire.RedisLimit)
 		if res, err := check(); res.Outcome != Incomplete {
 			t.Errorf("a beat that stands still, by a clock that was set back: %+v, %v", res, err)
-		}
-	})
-}
-
-// Nothing is taken from a server before it has said that it is a primary, however many
-// beats go by: whoever looks may be held up.
-func TestNothingIsTakenBeforeTheServersRoleIsKnown(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		conn := &beating{beat: 1, role: errors.New("it is a replica")}
-		r, err := New([]Conn{conn}, Config{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for range 4 {
-			res, err := r.Check(t.Context(), Query{Tenant: "default", Keys: []revoke.Key{{1}}, Stamp: revoke.Stamp{Epoch: 1, Seq: 1}})
-			if res.Outcome != Incomplete {
-				t.Fatalf("at beat %d: %+v, %v", conn.beat, res, err)
-			}
-			time.Sleep(time.Second)
-			conn.beat++
-		}
-		r.look(t.Context(), r.lanes[0], 0)
-		if st := r.Status(); st.Complete {
-			t.Fatalf("%+v", st)
 		}
 	})
 }

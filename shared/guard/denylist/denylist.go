@@ -210,7 +210,7 @@ func (r *Reader) Check(ctx context.Context, q Query) (Result, error) {
 		return Result{}, err
 	}
 	defer l.release()
-	a, err := r.read(ctx, l, n, keys, false)
+	a, err := r.read(ctx, l, n, keys)
 	if err != nil {
 		return Result{}, err
 	}
@@ -326,7 +326,7 @@ func (r *Reader) look(ctx context.Context, l *lane, n int) {
 		r.note(ctx, l, n, fmt.Errorf("%w: %w", ErrIncomplete, err), 0)
 		return
 	}
-	a, err := r.read(ctx, l, n, []string{wire.RedisMetaKey(n)}, true)
+	a, err := r.read(ctx, l, n, []string{wire.RedisMetaKey(n)})
 	if err == nil {
 		err = a.why
 	}

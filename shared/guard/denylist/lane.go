@@ -65,10 +65,7 @@ type answer struct {
 // read asks for the meta, keys[0], and targets. The floor and the time are taken
 // before the question leaves: what others learn meanwhile says nothing against
 // this answer, and the view may be as old as the question.
-//
-// Primary says that the server was asked for its role just before. Nothing is proved on
-// a connection on which that has not been done.
-func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string, primary bool) (answer, error) {
+func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answer, error) {
 	sh := r.shards[n]
 	floor := sh.known()
 	before := r.now()
@@ -95,17 +92,9 @@ func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string, primar
 	}
 	sh.raise(meta.Position, meta.Epochs)
 	proved, ok := l.tracks[n].see(meta, conn, before)
-	if primary {
-		l.tracks[n].primary = true
-	}
 	if !ok {
 		l.proved[n].Store(false)
 		a.why = fmt.Errorf("%w: its beat has not been watched for long enough", ErrIncomplete)
-		return a, nil
-	}
-	if !l.tracks[n].primary {
-		l.proved[n].Store(false)
-		a.why = fmt.Errorf("%w: its server has not said yet that it is a primary", ErrIncomplete)
 		return a, nil
 	}
 	if a.staleness = r.now().since(proved); a.staleness > r.cfg.Limit {
@@ -161,7 +150,6 @@ type track struct {
 	conn       ConnID
 	generation string
 	series     string
-	primary    bool    // its server has said so
 	seen       []sight // ascending, the last few
 }
 
