@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,11 +143,8 @@ func TestWhatMayHaveBeenDoneIsNeverToldAsNotDone(t *testing.T) {
 		{"without a key it is not asked for again", "", []func(http.ResponseWriter, *http.Request){maybe, not}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n := 0
-			next := func(w http.ResponseWriter, r *http.Request) {
-				n++
-				c.answers[n-1](w, r)
-			}
+			var asked atomic.Int64
+			next := func(w http.ResponseWriter, r *http.Request) { c.answers[asked.Add(1)-1](w, r) }
 			call := Call{Method: http.MethodPost, Path: "/v1/revocations", Body: map[string]string{}, Key: c.key}
 			if c.asked > 2 {
 				call.Patience = askAgain * 3 / 2 // two passes
@@ -155,7 +153,7 @@ func TestWhatMayHaveBeenDoneIsNeverToldAsNotDone(t *testing.T) {
 			if !Unknown(err) {
 				t.Errorf("%v: want that nobody knows", err)
 			}
-			if n != c.asked {
+			if n := int(asked.Load()); n != c.asked {
 				t.Errorf("%d questions, want %d", n, c.asked)
 			}
 		})
