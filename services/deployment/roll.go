@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strings"
 	"time"
 )
 
@@ -155,29 +154,24 @@ func unsettled(ctx context.Context, client *http.Client, list []Process) error {
 var errNoLeader = errors.New("no leader")
 
 func getJSON(ctx context.Context, client *http.Client, url string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %d", resp.StatusCode)
-	}
-	return json.NewDecoder(io.LimitReader(resp.Body, 16<<20)).Decode(into)
+	return get(ctx, client, url, func(body io.Reader) error {
+		return json.NewDecoder(io.LimitReader(body, 16<<20)).Decode(into)
+	})
 }
 
 // WaitReady waits until the process says that it is ready, if it is one that does.
 func (p Process) WaitReady(ctx context.Context) error {
+	client := &http.Client{Timeout: 2 * time.Second}
+	defer client.CloseIdleConnections()
+	return p.waitReady(ctx, client, func(error) {})
+}
+
+// waitReady is WaitReady that tells at each look what the process waits for.
+func (p Process) waitReady(ctx context.Context, client *http.Client, waits func(error)) error {
 	url := p.health()
 	if url == "" {
 		return nil
 	}
-	client := &http.Client{Timeout: 2 * time.Second}
-	defer client.CloseIdleConnections()
 	for {
 		err := healthy(ctx, client, url)
 		if err == nil {
@@ -186,9 +180,10 @@ func (p Process) WaitReady(ctx context.Context) error {
 		if !p.Runs() {
 			return fmt.Errorf("%s has ended", p.Name)
 		}
+		waits(err)
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s is not ready: %s", p.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
+			return fmt.Errorf("%s is not ready: %w", p.Name, err)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

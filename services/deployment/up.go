@@ -1,6 +1,7 @@
 package deployment
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -243,26 +244,17 @@ func (d *deployment) waitReady(ctx context.Context, out io.Writer) error {
 	client := &http.Client{Timeout: 2 * time.Second}
 	said := time.Now()
 	for _, p := range d.running {
-		if !slices.ContainsFunc([]string{"issuer", "rotator", "revocation", "demo"}, func(s string) bool { return s == kind(p.Name) }) {
-			continue
+		if kind(p.Name) == "nats" {
+			continue // the services wait for it
 		}
-		for {
-			err := ready(ctx, client, p.Addresses[1])
-			if err == nil {
-				break
-			}
-			if !p.Runs() {
-				return fmt.Errorf("%s has ended; see %s", p.Name, d.path("logs", p.Name+".log"))
-			}
+		err := p.waitReady(ctx, client, func(why error) {
 			if time.Since(said) > 5*time.Second {
 				said = time.Now()
-				_, _ = fmt.Fprintf(out, "waiting for %s: %s\n", p.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
+				_, _ = fmt.Fprintf(out, "waiting for %s: %s\n", p.Name, strings.ReplaceAll(why.Error(), "\n", "; "))
 			}
-			select {
-			case <-ctx.Done():
-				return fmt.Errorf("%s is not ready: %w; see %s", p.Name, err, d.path("logs", p.Name+".log"))
-			case <-time.After(50 * time.Millisecond):
-			}
+		})
+		if err != nil {
+			return fmt.Errorf("%w; see %s", err, d.path("logs", p.Name+".log"))
 		}
 	}
 	return d.reachIssuer(ctx)
@@ -273,6 +265,12 @@ func ready(ctx context.Context, client *http.Client, admin string) error {
 }
 
 func healthy(ctx context.Context, client *http.Client, url string) error {
+	return get(ctx, client, url, func(io.Reader) error { return nil })
+}
+
+// get reads what stands under a URL. Whoever answers otherwise than with 200 says why, in
+// the error.
+func get(ctx context.Context, client *http.Client, url string, read func(io.Reader) error) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
@@ -284,9 +282,9 @@ func healthy(ctx context.Context, client *http.Client, url string) error {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 1000))
-		return errors.New(strings.TrimSpace(string(text)))
+		return errors.New(cmp.Or(strings.TrimSpace(string(text)), resp.Status))
 	}
-	return nil
+	return read(resp.Body)
 }
 
 // reachIssuer waits until the issuer answers under its own URL.
