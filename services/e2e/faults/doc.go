@@ -12,6 +12,9 @@
 //	--- with
 //	the lines with the fault
 //
+// One that another test has to catch too says "as: NAME" of the other fault in place of
+// what is wrong, file and lines.
+//
 // The changed file is laid over the real one by go test -overlay; the tree is
 // not touched. A fault whose lines are no longer there fails, so that it moves
 // along with the code.

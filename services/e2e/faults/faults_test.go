@@ -26,9 +26,9 @@ func parse(t *testing.T, path string) fault {
 	if err != nil {
 		t.Fatal(err)
 	}
-	head, rest, ok1 := strings.Cut(string(data), "--- replace\n")
-	before, after, ok2 := strings.Cut(rest, "--- with\n")
+	head, rest, _ := strings.Cut(string(data), "--- replace\n")
 	var f fault
+	f.old, f.new, _ = strings.Cut(rest, "--- with\n")
 	for _, line := range strings.Split(head, "\n") {
 		if why, ok := strings.CutPrefix(line, "# "); ok {
 			f.why += why + " "
@@ -42,10 +42,13 @@ func parse(t *testing.T, path string) fault {
 		if args, ok := strings.CutPrefix(line, "args: "); ok {
 			f.args = strings.Fields(args)
 		}
+		if other, ok := strings.CutPrefix(line, "as: "); ok {
+			like := parse(t, filepath.Join(filepath.Dir(path), other+".fault"))
+			f.why, f.file, f.old, f.new = like.why, like.file, like.old, like.new
+		}
 	}
-	f.old, f.new = before, after
-	if !ok1 || !ok2 || f.why == "" || f.file == "" || f.pkg == "" || f.test == "" || f.old == "" || f.old == f.new {
-		t.Fatalf("%s: want # why, file:, test: PACKAGE NAME, args: (if any), --- replace, --- with", path)
+	if f.why == "" || f.file == "" || f.pkg == "" || f.test == "" || f.old == "" || f.old == f.new {
+		t.Fatalf("%s: want # why, file:, --- replace, --- with, or as: another fault; test: PACKAGE NAME, args: (if any)", path)
 	}
 	return f
 }
