@@ -74,6 +74,7 @@ func TestSchemasRefuseWhatIsWrong(t *testing.T) {
 		"message-out.json":           {{"by": nil}, {"past": "deny"}},
 		"request-sync.json":          {{"limit": 5}, {"instance": nil}, {"position": map[string]any{}}},
 		"request-probe.json":         {{"urgent": "yes"}},
+		"request-heard.json":         {{"heard": []any{}}, {"heard": nil}, {"later": true}},
 		"request-page.json":          {{"page": -1}, {"page": 65536}},
 		"commit-request.json":        {{"op": "cut"}, {"targets": []any{}}, {"reason": ""}, {"extra": 1}},
 		"event-entry.json":           {{"specversion": "0.3"}, {"type": "dev.quash.log.later"}, {"time": "2025-11-24"}, {"data": map[string]any{}}},

@@ -86,8 +86,10 @@ func (s Schemas) Valid(t testing.TB, schema string, text []byte) {
 
 // recordOf are the definitions of records.json by bucket.
 var recordOf = map[string]string{
-	"tenants": "tenant", "keys": "key", "clients": "client", "roles": "role", "bindings": "binding",
+	"tenants": "tenant", "users": "principal", "keys": "key", "uses": "use", "clients": "client", "roles": "role", "bindings": "binding",
 	"signing_keys": "signing_key_set", "rotations": "rotation",
+	"receipts": "receipt", "proof_keys": "proof_key_set", "attempts": "attempts", // all in the bucket receipts
+	"incidents": "incident", "pending": "pending",
 }
 
 // SchemaOf returns the schema that a sample is of, by its name:
@@ -104,6 +106,8 @@ func SchemaOf(sample string) string {
 		return "commit.json#/$defs/" + def
 	case kind == "token":
 		return "token.json#/$defs/" + def
+	case kind == "issuer":
+		return "issuer-event.json"
 	case kind == "record":
 		return "records.json#/$defs/" + recordOf[def]
 	case sample == "key-state.json":

@@ -1,6 +1,8 @@
 // Package apidoc assembles the one OpenAPI document of all HTTP APIs from what
 // the services register, so that it can't tell of anything else. It is kept in
-// schemas/openapi.json; go test ./services/apidoc -update writes it anew.
+// schemas/openapi.json, and for older tools in openapi-3.0.json; go test
+// ./services/apidoc -update writes both anew, and what is made from it: the Go client, and
+// the collection of requests (package collection).
 package apidoc
 
 import (
@@ -8,7 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"time"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -17,6 +19,7 @@ import (
 	revocation "github.com/quash-project/quash/services/revocation/httpapi"
 	rotator "github.com/quash-project/quash/services/rotator/httpapi"
 	"github.com/quash-project/quash/shared/httpapi"
+	"github.com/quash-project/quash/shared/rights"
 )
 
 // Document returns the document. Paths are below the issuer's URL, which is the
@@ -31,13 +34,54 @@ func Document() (*huma.OpenAPI, error) {
 		Description: "Issues credentials, rotates them, and makes them stop working everywhere, at once, provably.",
 	}
 	// Nothing is called: a handler that is described needs no service behind it.
-	issuer.Register(api, nil, time.Now)
+	issuer.Register(api, nil, nil)
 	revocation.Register(api, nil, nil, nil)
-	rotator.Register(api, nil)
+	revocation.RegisterSLO(api, nil)
+	revocation.RegisterAudit(api, revocation.Trail{})
+	revocation.RegisterReceipts(api, nil, nil, "")
+	revocation.RegisterIncidents(api, nil, "", "")
+	revocation.RegisterAttempts(api, nil, "")
+	rotator.Register(api, nil, nil)
 	if err := oauth.Register(mux, doc, nil, oauth.Config{}); err != nil {
 		return nil, fmt.Errorf("the OAuth endpoints: %w", err)
 	}
+	offerOAuth(doc)
 	return doc, nil
+}
+
+// offerOAuth tells tools where the bearer tokens come from, so that they can get them
+// themselves. It is true where one URL has all: of one service alone it would not be.
+func offerOAuth(doc *huma.OpenAPI) {
+	const bearer, scheme = "quash", "oauth2"
+	flow := &huma.OAuthFlow{TokenURL: "/oauth/token", Scopes: map[string]string{}}
+	for _, scope := range rights.All() {
+		flow.Scopes[scope] = "see the operations that need it"
+	}
+	doc.Components.SecuritySchemes[scheme] = &huma.SecurityScheme{
+		Type: scheme, Flows: &huma.OAuthFlows{ClientCredentials: flow},
+		Description: "RFC 6749, 4.4. An API key is exchanged at the same place (RFC 8693): as subject_token of the type urn:quash:token-type:api-key.",
+	}
+	for _, item := range doc.Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete, item.Patch} {
+			if op == nil {
+				continue
+			}
+			for _, need := range slices.Clone(op.Security) {
+				if scopes, ok := need[bearer]; ok {
+					op.Security = append(op.Security, map[string][]string{scheme: scopes})
+				}
+			}
+		}
+	}
+}
+
+// Marshal30 writes a document as OpenAPI 3.0.3, for tools that know no later one.
+func Marshal30(doc *huma.OpenAPI) ([]byte, error) {
+	plain, err := httpapi.Older(doc)
+	if err != nil {
+		return nil, err
+	}
+	return indent(plain)
 }
 
 // Marshal writes a document as it is kept: indented, members in order.
@@ -46,6 +90,10 @@ func Marshal(doc *huma.OpenAPI) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return indent(plain)
+}
+
+func indent(plain []byte) ([]byte, error) {
 	var v any
 	d := json.NewDecoder(bytes.NewReader(plain))
 	d.UseNumber()
@@ -56,6 +104,6 @@ func Marshal(doc *huma.OpenAPI) ([]byte, error) {
 	e := json.NewEncoder(&out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	err = e.Encode(v) // maps are written in order
+	err := e.Encode(v) // maps are written in order
 	return out.Bytes(), err
 }

@@ -58,9 +58,16 @@ func TestTheDocumentIsOpenAPI(t *testing.T) {
 }
 
 // public are the operations that need no credential; of the OAuth endpoints the
-// credential is in the form, or in HTTP Basic.
+// credential is in the form, or in HTTP Basic. Who shows a leaked key shows that alone.
 func public(path string) bool {
-	return strings.HasPrefix(path, "/.well-known/") || path == "/oauth/jwks"
+	return strings.Contains(path, "/.well-known/") || strings.HasSuffix(path, "/oauth/jwks") || path == "/v1/receipts/keys" || leakedPath(path)
+}
+
+func leakedPath(path string) bool { return strings.HasSuffix(path, "/oauth/leaked") }
+
+// ofOAuth reports whether a path is that of an OAuth endpoint that takes a form.
+func ofOAuth(path string) bool {
+	return strings.Contains(path, "/oauth/") && (!public(path) || leakedPath(path))
 }
 
 func TestEveryOperationSaysWhoMayCallItAndWhatFails(t *testing.T) {
@@ -79,6 +86,9 @@ func TestEveryOperationSaysWhoMayCallItAndWhatFails(t *testing.T) {
 				if !rights.Own(scope) || !rights.Known(scope) {
 					t.Errorf("%s: unknown scope %q", name, scope)
 				}
+				if !strings.Contains(op.Description, "`"+scope+"`") || !strings.Contains(op.Description, rights.Operator) {
+					t.Errorf("%s: its text does not say that it needs %s, and which roles have it: %s", name, scope, op.Description)
+				}
 			}
 		}
 		for _, status := range wantedFailures(path, op) {
@@ -91,12 +101,14 @@ func TestEveryOperationSaysWhoMayCallItAndWhatFails(t *testing.T) {
 
 func wantedFailures(path string, op *huma.Operation) []string {
 	switch {
-	case strings.HasPrefix(path, "/.well-known/"):
+	case strings.Contains(path, "/.well-known/"):
 		return nil
-	case path == "/oauth/jwks":
+	case leakedPath(path):
+		return []string{"400", "413", "415", "429", "500", "503"}
+	case public(path):
 		return []string{"503"}
-	case strings.HasPrefix(path, "/oauth/"):
-		return []string{"400", "401", "413", "415", "500", "503"}
+	case ofOAuth(path):
+		return []string{"400", "401", "413", "415", "429", "500", "503"}
 	}
 	want := []string{"401", "403", "422", "500", "503"}
 	if op.RequestBody != nil {
@@ -115,6 +127,7 @@ func TestOperationsThatCommitTakeAKeyAndAWait(t *testing.T) {
 		"commitRevocation": {"header Idempotency-Key", "query wait"},
 		"createRotation":   {"header Idempotency-Key", "query wait"},
 		"getRevocation":    {"query wait"},
+		"getReceipt":       {"query wait"},
 		"showRotation":     {"query wait"},
 	}
 	operations(t, func(_ string, op *huma.Operation) {
@@ -137,7 +150,7 @@ func TestOperationsThatCommitTakeAKeyAndAWait(t *testing.T) {
 // A body that takes what it does not know hides misspellings.
 func TestBodiesTakeNoUnknownMembers(t *testing.T) {
 	doc := operations(t, func(path string, op *huma.Operation) {
-		if op.RequestBody != nil && !strings.HasPrefix(path, "/oauth/") && op.RequestBody.Content["application/json"] == nil {
+		if op.RequestBody != nil && !ofOAuth(path) && op.RequestBody.Content["application/json"] == nil {
 			t.Errorf("%s: its body is not application/json", op.OperationID)
 		}
 	})

@@ -2,7 +2,6 @@ package backup
 
 import (
 	"archive/tar"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/nats-io/jsm.go"
 	"github.com/nats-io/nats.go"
 
 	"github.com/quash-project/quash/services/revocation/ledger"
@@ -175,17 +173,16 @@ func (b Broker) put(ctx context.Context, r io.Reader, c *contents, kept []string
 			}
 			continue
 		}
-		m, err := b.manager(s.Account)
+		nc, err := b.conn(s.Account)
 		if err != nil {
 			return err
 		}
-		config := io.NopCloser(bytes.NewReader(c.configs[data.name]))
-		state, err := m.RestoreSnapshotFromBuffer(ctx, s.Name, io.NopCloser(data), config, jsm.SnapshotChunkSize(128<<10))
+		last, err := upload(ctx, nc, s.Name, c.configs[data.name], data)
 		if err != nil {
 			return fmt.Errorf("restore the stream %s: %w", s.Name, err)
 		}
-		if state.LastSeq != s.LastSeq {
-			return fmt.Errorf("restore the stream %s: it ends at %d, and the backup at %d", s.Name, state.LastSeq, s.LastSeq)
+		if last != s.LastSeq {
+			return fmt.Errorf("restore the stream %s: it ends at %d, and the backup at %d", s.Name, last, s.LastSeq)
 		}
 	}
 	return nil

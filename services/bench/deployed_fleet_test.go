@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/identity"
 )
 
 // The fleet of BenchmarkDeploymentFleet.
@@ -111,9 +113,15 @@ func (d *deployed) watch(b *testing.B) (most *float64, stop func()) {
 	return most, func() { cancel(); watching.Wait() }
 }
 
-// counts are the probes and reports that the broker has handed to each revocation
-// process, by its connection. A probe counts twice where it is answered too: it
-// comes on two subscriptions.
+// hears are the subjects by which a revocation process hears of guards: by
+// themselves, and by its other replicas.
+var hears = []string{
+	wire.GuardPrefix + "*." + wire.OpProbe, wire.GuardPrefix + "*." + wire.OpReport,
+	wire.GuardSubject(identity.Revocation, wire.OpHeard+".*"),
+}
+
+// counts are the messages of these that the broker has handed to each revocation
+// process, by its connection.
 func (d *deployed) counts(b *testing.B) map[string]int64 {
 	out := map[string]int64{}
 	for _, node := range nodes {
@@ -137,7 +145,7 @@ func (d *deployed) counts(b *testing.B) map[string]int64 {
 		}
 		for _, c := range list.Connections {
 			for _, s := range c.Subs {
-				if c.Name == "quash-revocation" && (s.Subject == wire.GuardPrefix+"*."+wire.OpProbe || s.Subject == wire.GuardPrefix+"*."+wire.OpReport) {
+				if c.Name == "quash-revocation" && slices.Contains(hears, s.Subject) {
 					out[fmt.Sprint(node, " ", c.ID)] += s.Msgs
 				}
 			}

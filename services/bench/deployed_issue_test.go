@@ -10,11 +10,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -56,45 +53,15 @@ func BenchmarkDeploymentIssue(b *testing.B) {
 	b.ReportMetric(theirs/float64(n), "bare/s")
 }
 
-// bareVariable makes a process of this test's program a bare issuer: it names the
-// directory of the certificate.
-const bareVariable = "QUASH_BENCH_BARE_ISSUER"
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(bareVariable); dir != "" {
-		if err := serveBare(dir); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
-}
-
-// bareIssuer starts one, and returns its address. It ends when its input does, so
-// also when this process is killed.
+// bareIssuer starts one in a process of its own, and returns its address.
 func (d *deployed) bareIssuer(b *testing.B, token string) string {
 	b.Helper()
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), bareVariable+"="+filepath.Join(d.dir, "tls"))
-	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = in.Close(); _ = cmd.Wait() })
+	in, out := startChild(b, "signer", filepath.Join(d.dir, "tls"))
 	// What it signs is as long as what the issuer does.
 	if _, err := fmt.Fprintln(in, token[:strings.LastIndexByte(token, '.')]); err != nil {
 		b.Fatal(err)
 	}
-	address, err := bufio.NewReader(out).ReadString('\n')
+	address, err := out.ReadString('\n')
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -102,8 +69,7 @@ func (d *deployed) bareIssuer(b *testing.B, token string) string {
 }
 
 // serveBare reads what is to be signed from the input, and serves until that ends.
-func serveBare(dir string) error {
-	in := bufio.NewReader(os.Stdin)
+func serveBare(dir string, in *bufio.Reader) error {
 	text, err := in.ReadString('\n')
 	if err != nil {
 		return err
@@ -121,12 +87,10 @@ func serveBare(dir string) error {
 	go func() {
 		failed <- http.ServeTLS(l, signer(strings.TrimSpace(text), key), filepath.Join(dir, authority.CertFile), filepath.Join(dir, authority.KeyFile))
 	}()
-	ended := make(chan struct{})
-	go func() { defer close(ended); _, _ = io.Copy(io.Discard, in) }()
 	select {
 	case err := <-failed:
 		return err
-	case <-ended:
+	case <-endOf(in):
 		return nil
 	}
 }

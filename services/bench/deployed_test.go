@@ -124,7 +124,11 @@ func (d *deployed) address(name string) string { return d.processes[name].Addres
 
 // send sends a request and decodes the answer, which must have the status.
 func (d *deployed) send(req *http.Request, status int, into any) error {
-	resp, err := d.http.Do(req)
+	return send(d.http, req, status, into)
+}
+
+func send(client *http.Client, req *http.Request, status int, into any) error {
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
@@ -143,11 +147,18 @@ func (d *deployed) send(req *http.Request, status int, into any) error {
 }
 
 func exchangeRequest(address, secret string) (*http.Request, error) {
-	form := url.Values{
+	return formRequest(address+"/oauth/token", exchangeForm(secret).Encode())
+}
+
+func exchangeForm(secret string) url.Values {
+	return url.Values{
 		"grant_type":         {"urn:ietf:params:oauth:grant-type:token-exchange"},
 		"subject_token_type": {"urn:quash:token-type:api-key"}, "subject_token": {secret},
-	}.Encode()
-	req, err := http.NewRequest(http.MethodPost, address+"/oauth/token", strings.NewReader(form))
+	}
+}
+
+func formRequest(url, form string) (*http.Request, error) {
+	req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(form))
 	if err == nil {
 		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	}
@@ -186,16 +197,26 @@ func (d *deployed) key(b *testing.B, owner string) string {
 
 // post is a request of the operator.
 func (d *deployed) post(url string, body any) (*http.Request, error) {
+	return apiRequest(http.MethodPost, url, d.operator, body)
+}
+
+// apiRequest is a request of whoever has the token; body nil: none.
+func apiRequest(method, url, token string, body any) (*http.Request, error) {
 	data, err := json.Marshal(body)
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequest(http.MethodPost, url, bytes.NewReader(data))
+	if body == nil {
+		data = nil
+	}
+	req, err := http.NewRequest(method, url, bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+d.operator)
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
 	return req, nil
 }
 

@@ -25,7 +25,7 @@ import (
 func BenchmarkHTTP(b *testing.B) {
 	w := &world{nats: enginetest.NATS(b)}
 	w.makeKey(b)
-	s, err := app.New(b.Context(), app.Config{URL: issuerURL, Trust: []string{w.trust}, SyncAlways: true}, app.Deps{
+	s, err := app.New(b.Context(), app.Config{URL: issuerURL, Trust: []string{w.trust}, SyncAlways: true, ProofKEKFile: enginetest.KEK(b)}, app.Deps{
 		NATS: w.nats.Dial(b, identity.Revocation), Control: w.nats.Dial(b, identity.ControlReader),
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -34,19 +35,25 @@ const issuerURL = "https://bench.quash.test"
 // world is the revocation service on a real, synced nats-server, and a signing
 // key that its guards trust.
 type world struct {
-	nats   *enginetest.NATSServer
-	ledger *ledger.Ledger
-	trust  string
-	key    *ecdsa.PrivateKey
-	kid    string
-	n      int
+	nats     *enginetest.NATSServer
+	ledger   *ledger.Ledger
+	identity ed25519.PrivateKey // of the rotator
+	trust    string             // its public half
+	key      *ecdsa.PrivateKey
+	kid      string
+	n        int
 
 	keyRequest commit.KeyRequest // the key, for the log
 }
 
 func newWorld(b *testing.B) *world {
 	b.Helper()
-	w := &world{nats: enginetest.NATS(b)}
+	return newWorldOn(b, enginetest.NATS(b))
+}
+
+func newWorldOn(b *testing.B, n *enginetest.NATSServer) *world {
+	b.Helper()
+	w := &world{nats: n}
 	nc := w.nats.Conn(b, "revocation")
 	l, err := ledger.New(ledger.Config{NATS: nc, SyncAlways: true})
 	if err != nil {
@@ -82,7 +89,7 @@ func (w *world) makeKey(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	w.trust = signing.TrustString(pub)
+	w.identity, w.trust = identity, signing.TrustString(pub)
 	if w.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		b.Fatal(err)
 	}
@@ -186,8 +193,8 @@ func (w *world) bareStream(b *testing.B) jetstream.JetStream {
 	return js
 }
 
-// quantile of durations; it sorts them.
-func quantile(d []time.Duration, q float64) time.Duration {
+// quantile of durations or counts; it sorts them.
+func quantile[T cmp.Ordered](d []T, q float64) T {
 	slices.Sort(d)
 	return d[min(len(d)-1, int(q*float64(len(d))))]
 }

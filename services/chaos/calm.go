@@ -11,7 +11,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
+	"github.com/quash-project/quash/shared/client/api"
 	"github.com/quash-project/quash/shared/guard"
 )
 
@@ -158,9 +159,12 @@ func (r *round) marker(ctx context.Context, deadline time.Time) error {
 	if err := everyone("a new token is good", func(v Verdict) bool { return v == Allowed }); err != nil {
 		return err
 	}
-	body := map[string]any{"op": opRevoke, "targets": []string{t.Principal}, "reason": "chaos: all was quiet"}
-	call := api.Call{Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: owner}
-	if err := until(ctx, deadline, func() error { return r.w.clients[1].Do(ctx, call, nil) }); err != nil {
+	body := api.CommitRevocationJSONRequestBody{Op: opRevoke, Targets: []string{t.Principal}, Reason: "chaos: all was quiet"}
+	revoke := func() error {
+		_, err := r.w.clients[1].CommitRevocation(ctx, nil, body, client.IdempotencyKey(owner))
+		return err
+	}
+	if err := until(ctx, deadline, revoke); err != nil {
 		return fmt.Errorf("revoke in quiet: %w", err)
 	}
 	return everyone("it was revoked", func(v Verdict) bool { return v == Dead })
@@ -172,7 +176,7 @@ func (r *round) anew(ctx context.Context, owner string) {
 	var t *Token
 	err := until(ctx, time.Now().Add(3*time.Second), func() (err error) {
 		t, err = r.mint(ctx, r.w.clients[0], owner)
-		var refused *api.Refused
+		var refused *client.Refused
 		if errors.As(err, &refused) && refused.Status != http.StatusServiceUnavailable {
 			return nil // it is held; or wrongly so, which the tokens of before tell
 		}
@@ -237,13 +241,8 @@ func (x *replica) title() string { return fmt.Sprintf("revocation-%d", x.client+
 
 func (x *replica) look(ctx context.Context, t *Token, _ bool) Look {
 	l := Look{By: x.title(), Guard: Who{Name: x.title()}, Token: t.ID, Asked: x.w.rec.Now()}
-	var d struct {
-		Allowed       bool
-		Status        int
-		Check, Reason string
-	}
-	body := map[string]any{"token": t.Text, "scopes": []string{"orders:read"}}
-	err := x.w.clients[x.client].Do(ctx, api.Call{Method: http.MethodPost, Path: "/v1/decisions", Body: body}, &d)
+	answer, err := x.w.clients[x.client].Decide(ctx, api.DecideJSONRequestBody{Token: t.Text, Scopes: []string{"orders:read"}})
+	d := answer.Value
 	l.Answered, l.Why = x.w.rec.Now(), d.Reason
 	switch {
 	case err != nil:

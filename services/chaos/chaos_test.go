@@ -3,7 +3,9 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -17,8 +19,20 @@ import (
 // The rounds of the test command: short ones, of a fixed seed and of a fresh one.
 const (
 	testSeed   = 7
-	testRounds = 30
+	testRounds = 20
 )
+
+func TestMain(m *testing.M) {
+	code, again, err := Enclose(context.Background(), filepath.Join("..", ".."))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	if !again {
+		code = m.Run()
+	}
+	os.Exit(code)
+}
 
 // TestPromisesHoldWhileThingsFail plays rounds against a real deployment.
 func TestPromisesHoldWhileThingsFail(t *testing.T) {

@@ -56,6 +56,33 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		name, want string
 		plant      func(h *History)
 	}{
+		{"a receipt that was complete is so no more", promiseProved, func(h *History) {
+			x := h.add(opRevoke, "principal:b", 2, 3)
+			x.Proved = []Proved{{Asked: second(3), At: second(3.1), Complete: true}, {Asked: second(3.2), At: second(3.3)}}
+		}},
+		{"a receipt takes back who has confirmed", promiseProved, func(h *History) {
+			x := h.add(opRevoke, "principal:b", 2, 3)
+			x.Proved = []Proved{{Asked: second(4), At: second(4.1)}, {Asked: second(3), At: second(3.1), Confirmed: []Who{g}}}
+		}},
+		{"accepted before a hold has ended by itself", promiseKept, func(h *History) {
+			x := h.add(opHold, "principal:a", 2, 3)
+			x.For = second(10)
+			h.Changes = append(h.Changes, &Change{ID: 2, Op: opRelease, Target: x.Target, Asked: second(12), Outcome: Maybe, ends: x})
+			h.looked(Allowed, 5, 0, final)
+		}},
+		{"accepted because another hold has ended", promiseKept, func(h *History) {
+			x := h.add(opHold, "principal:a", 2, 3)
+			x.For = second(1)
+			h.Changes = append(h.Changes, &Change{ID: 2, Op: opRelease, Target: x.Target, Asked: second(3), Outcome: Maybe, ends: x})
+			h.add(opHold, "principal:a", 3, 4)
+			h.looked(Allowed, 5, 0, final)
+		}},
+		{"a hold does not end", promiseAnew, func(h *History) {
+			x := h.add(opHold, "principal:a", 2, 3)
+			x.For, h.Tokens[0].AfterCut = second(1), true
+			h.Changes = append(h.Changes, &Change{ID: 2, Op: opRelease, Target: x.Target, Asked: second(3), Outcome: Maybe, ends: x})
+			h.looked(Held, 30, 0, final)
+		}},
 		{"accepted by a view that covers the cut", promiseClaim, func(h *History) {
 			h.add(opRevoke, "principal:a", 2, 3)
 			h.looked(Allowed, 5, 1.9)
@@ -178,7 +205,7 @@ func TestCheckFindsWhatIsPlanted(t *testing.T) {
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			found := Check(planted(c.plant))
+			found, _ := Check(planted(c.plant))
 			for _, v := range found {
 				if v.Promise == c.want {
 					return
@@ -222,6 +249,11 @@ func TestCheckFindsNothingWhereNothingIs(t *testing.T) {
 			h.Backs = []Back{{Copied: second(1.9), Back: second(4)}}
 			h.looked(Allowed, 6, 1)
 		},
+		"a receipt begins again with the log": func(h *History) {
+			x := h.add(opRevoke, "principal:b", 2, 3)
+			x.Proved = []Proved{{Asked: second(3), At: second(3.1), Confirmed: []Who{g}, Complete: true}, {Asked: second(5), At: second(5.1)}}
+			h.Backs = []Back{{Copied: second(1.9), Back: second(4)}}
+		},
 		"the same answer twice": func(h *History) {
 			x := h.add(opRevoke, "principal:a", 2, 3)
 			x.Answers = append(x.Answers, x.Answers[0])
@@ -230,7 +262,7 @@ func TestCheckFindsNothingWhereNothingIs(t *testing.T) {
 			h.Fold = map[int]Verdict{1: Dead}
 		},
 	} {
-		if found := Check(planted(plant)); len(found) > 0 {
+		if found, _ := Check(planted(plant)); len(found) > 0 {
 			t.Errorf("%s: %q", name, found)
 		}
 	}
@@ -238,7 +270,7 @@ func TestCheckFindsNothingWhereNothingIs(t *testing.T) {
 
 // The shortest comes first: it is what is printed.
 func TestCheckTellsTheShortestFirst(t *testing.T) {
-	found := Check(planted(func(h *History) {
+	found, _ := Check(planted(func(h *History) {
 		h.add(opRevoke, "principal:a", 2, 3)
 		h.looked(Allowed, 50, 0, final)
 		h.looked(Allowed, 50, 0, probe)
@@ -253,5 +285,30 @@ func TestCheckTellsTheShortestFirst(t *testing.T) {
 	}
 	if !strings.Contains(found[0].String(), "principal:a") {
 		t.Errorf("%q does not say of what", found[0])
+	}
+}
+
+// A run in which the order of more than a few targets could not be told has not tried
+// what it is for.
+func TestLongRunTellsWhatItCouldNotDecide(t *testing.T) {
+	run := &Run{Played: longRun, Counts: map[string]int{}}
+	for _, what := range wanted {
+		run.Counts[what] = 1
+	}
+	run.Counts[sawUndecided] = longRun / fewUndecided
+	if never := run.Missing(); len(never) > 0 {
+		t.Errorf("with a few: %q", never)
+	}
+	run.Counts[sawUndecided]++
+	if never := run.Missing(); len(never) != 1 {
+		t.Errorf("with more: %q", never)
+	}
+}
+
+// What is printed to play a round again has all that the round was played with.
+func TestRoundIsPlayedAgainAsItWas(t *testing.T) {
+	o := Options{Short: true, Only: []string{"kill", "cut"}, Copies: 1}
+	if got, want := o.flags(), " --short --only kill,cut --log-copies 1"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

@@ -7,8 +7,8 @@
 // A round is some seconds of load with a few faults, then quiet, then the check. A
 // short round is some two to three seconds: see pace. The choices of a round come
 // from its seed and number alone, and from whether disks can be filled, which takes
-// the right to mount; what the machine's scheduling makes of them differs from run
-// to run.
+// the right to mount, and packets lost, which takes a network of its own (see Enclose);
+// what the machine's scheduling makes of them differs from run to run.
 //
 // What is left to others: the clocks of NATS and of Redis, which can't be set without
 // that of the machine, and Redis as a Cluster or behind Sentinels (a failover here is

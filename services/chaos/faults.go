@@ -26,7 +26,10 @@ type fault struct {
 // while the log goes back.
 const faultLogBack = "log-back"
 
-const faultDisk = "disk-full"
+const (
+	faultDisk         = "disk-full"
+	faultServiceClock = "service-clock"
+)
 
 // faults are all of them.
 func faults() []fault {
@@ -47,6 +50,7 @@ func faults() []fault {
 		{name: "lossy", weight: 3, do: linkFault("lossy", func(rng *rand.Rand) state {
 			return state{stall: 0.02 + 0.2*rng.Float64(), reset: 0.01 * rng.Float64()}
 		})},
+		{name: faultPackets, weight: 3, do: (*round).losePackets},
 		{name: "redis-flush", weight: 2, do: (*round).flushRedis},
 		{name: "redis-kill", weight: 2, do: (*round).killRedis},
 		{name: "redis-old", weight: 2, do: (*round).oldRedis},
@@ -56,8 +60,19 @@ func faults() []fault {
 		{name: faultLogBack, weight: 2, alone: true, do: (*round).logBack},
 		{name: "guard", weight: 1, do: (*round).renewGuard},
 		{name: "guard-clock", weight: 1, do: (*round).wrongGuardClock},
-		{name: "service-clock", weight: 2, do: (*round).wrongServiceClock},
+		{name: faultServiceClock, weight: 2, do: (*round).wrongServiceClock},
 	}
+}
+
+// can reports whether a fault can be had here.
+func (w *world) can(fault string) bool {
+	switch fault {
+	case faultDisk:
+		return w.disks != nil
+	case faultPackets:
+		return w.packets != nil
+	}
+	return true
 }
 
 // Faults are the names of all faults.
@@ -73,7 +88,7 @@ func Faults() (names []string) {
 func (r *round) choose() (chosen []fault) {
 	var all, weighed []fault
 	for _, f := range faults() {
-		if f.name == faultDisk && r.w.disks == nil || len(r.run.o.Only) > 0 && !slices.Contains(r.run.o.Only, f.name) {
+		if !r.w.can(f.name) || len(r.run.o.Only) > 0 && !slices.Contains(r.run.o.Only, f.name) {
 			continue
 		}
 		all = append(all, f)
@@ -139,14 +154,23 @@ var (
 	allKinds     = append([]string{"nats", "redis"}, serviceKinds...)
 )
 
+// signal reaches a process that has not ended: another one may have its number then.
+func signal(p deployment.Process, s syscall.Signal) {
+	if p.Runs() {
+		_ = syscall.Kill(p.PID, s) // it may end just now
+	}
+}
+
 // kill ends a process as a crash does.
 func (w *world) kill(name string) error {
 	p, err := w.process(name)
 	if err != nil {
 		return err
 	}
-	_ = syscall.Kill(p.PID, syscall.SIGKILL) // another fault may have been first
-	w.rec.Count(sawKill, 1)
+	if p.Runs() { // another fault may have been first
+		signal(p, syscall.SIGKILL)
+		w.rec.Count(sawKill, 1)
+	}
 	for range 500 {
 		if !p.Runs() {
 			return nil
@@ -203,9 +227,9 @@ func (r *round) stopProcess(ctx context.Context, rng *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	_ = syscall.Kill(p.PID, syscall.SIGSTOP) // another fault may have killed it
+	signal(p, syscall.SIGSTOP) // another fault may have killed it
 	sleep(ctx, still)
-	_ = syscall.Kill(p.PID, syscall.SIGCONT)
+	signal(p, syscall.SIGCONT)
 	return nil
 }
 
@@ -253,13 +277,18 @@ func linkFault(name string, how func(*rand.Rand) state) func(*round, context.Con
 		s, still := how(rng), r.lasts(rng, time.Second, 5*time.Second)
 		from, to := ways(rng, r.w)
 		r.did("%s between %s and %s* for %s", name, strings.Join(from, ", "), to, still.Round(time.Millisecond))
-		match := func(x *link) bool {
-			return slices.Contains(from, x.from) && strings.HasPrefix(x.to, to) && strings.HasSuffix(x.to, " clients")
-		}
+		match := clientLinks(from, to)
 		r.w.links.set(s, match)
 		sleep(ctx, still)
 		r.w.links.set(state{}, match)
 		return nil
+	}
+}
+
+// clientLinks are those of some processes to the engines that a prefix names.
+func clientLinks(from []string, to string) func(*link) bool {
+	return func(x *link) bool {
+		return slices.Contains(from, x.from) && strings.HasPrefix(x.to, to) && strings.HasSuffix(x.to, " clients")
 	}
 }
 

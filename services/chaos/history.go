@@ -34,8 +34,14 @@ type Change struct {
 	Outcome         Outcome
 	Answers         []Answer
 	Told            []Told
-	tries           int
-	wrongClock      bool // that of a service was in its round
+	Proved          []Proved
+	// For is how long a hold lasts by itself; 0: until it is released.
+	For time.Duration
+	// Beside are other targets of the same entry, which nobody has.
+	Beside     []string
+	ends       *Change // of the release with which a hold ends by itself
+	tries      int
+	wrongClock bool // that of a service was in its round
 }
 
 // Answer is one answer that the change was committed.

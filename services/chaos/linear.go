@@ -68,8 +68,11 @@ var specification = porcupine.Model{
 func (c *checker) linearizable() {
 	for name, changes := range c.byTarget {
 		ops := c.operations(name, changes)
-		if porcupine.CheckOperationsTimeout(specification, ops, linearTime) == porcupine.Illegal {
+		switch porcupine.CheckOperationsTimeout(specification, ops, linearTime) {
+		case porcupine.Illegal:
 			c.broke(promiseOrder, "%s: no order explains: %s", name, describe(ops))
+		case porcupine.Unknown:
+			c.undecided = append(c.undecided, name)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"hash/fnv"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -33,6 +34,7 @@ type link struct {
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
+	rng     *rand.Rand
 	target  string
 	state   state
 	changed chan struct{} // closed with the next change of state
@@ -40,12 +42,14 @@ type link struct {
 	closed  bool
 }
 
-func newLink(from, to, target string) (*link, error) {
+func newLink(from, to, target string, seed uint64) (*link, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	x := &link{from: from, to: to, addr: l.Addr().String(), target: target, listener: l, changed: make(chan struct{}), conns: map[net.Conn]bool{}}
+	name := fnv.New64a()
+	_, _ = name.Write([]byte(from + "\x00" + to))
+	x := &link{from: from, to: to, rng: rand.New(rand.NewPCG(seed, name.Sum64())), addr: l.Addr().String(), target: target, listener: l, changed: make(chan struct{}), conns: map[net.Conn]bool{}}
 	x.running.Go(x.serve)
 	return x, nil
 }
@@ -125,6 +129,8 @@ func (x *link) pass(up bool) bool {
 	for {
 		x.mu.Lock()
 		s, changed, closed := x.state, x.changed, x.closed
+		resets, stalls := s.reset > 0 && x.rng.Float64() < s.reset, s.stall > 0 && x.rng.Float64() < s.stall
+		stall := stallLeast + time.Duration(x.rng.Int64N(int64(stallMost-stallLeast)))
 		x.mu.Unlock()
 		switch {
 		case closed || s.cut:
@@ -132,12 +138,12 @@ func (x *link) pass(up bool) bool {
 		case up && s.upStill, !up && s.downStill:
 			<-changed
 			continue
-		case s.reset > 0 && rand.Float64() < s.reset:
+		case resets:
 			return false
 		}
 		wait := s.late
-		if s.stall > 0 && rand.Float64() < s.stall {
-			wait += stallLeast + time.Duration(rand.Int64N(int64(stallMost-stallLeast)))
+		if stalls {
+			wait += stall
 		}
 		if wait == 0 {
 			return true
@@ -183,6 +189,7 @@ func (x *link) close() {
 
 // links are all of them.
 type links struct {
+	seed uint64 // of what is lost on the way
 	mu   sync.Mutex
 	all  []*link
 	errs []error
@@ -197,7 +204,7 @@ func (l *links) route(from, to, addr string) string {
 			return x.addr
 		}
 	}
-	x, err := newLink(from, to, addr)
+	x, err := newLink(from, to, addr, l.seed)
 	if err != nil {
 		l.errs = append(l.errs, err)
 		return addr

@@ -71,7 +71,7 @@ const (
 )
 
 func TestLinkDoesWhatItsStateSays(t *testing.T) {
-	x, err := newLink("a", "b clients", echo(t))
+	x, err := newLink("a", "b clients", echo(t), 1)
 	if err != nil {
 		t.Fatal(err)
 	}

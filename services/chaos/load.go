@@ -8,19 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"net/url"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
+	"github.com/quash-project/quash/shared/client/api"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
 )
 
 // mint makes a token that everybody looks at from then on.
-func (r *round) mint(ctx context.Context, c *api.Client, owner string) (*Token, error) {
+func (r *round) mint(ctx context.Context, c *client.Client, owner string) (*Token, error) {
 	t, err := r.make(ctx, c, owner)
 	if err == nil {
 		r.add(t)
@@ -36,14 +36,14 @@ func (r *round) add(t *Token) {
 }
 
 // make makes an API key and exchanges it.
-func (r *round) make(ctx context.Context, c *api.Client, owner string) (*Token, error) {
+func (r *round) make(ctx context.Context, c *client.Client, owner string) (*Token, error) {
 	rec := r.w.rec
 	t := &Token{Owner: owner, Principal: "principal:" + owner, KeyAsked: rec.Now()}
-	var key struct{ ID, Secret string }
-	body := map[string]any{"owner": owner, "scopes": []string{"orders:read"}, "reason": "chaos"}
-	if err := c.Do(ctx, api.Call{Method: http.MethodPost, Path: "/v1/keys", Body: body}, &key); err != nil {
+	made, err := c.CreateKey(ctx, api.CreateKeyJSONRequestBody{Owner: owner, Scopes: []string{"orders:read"}, Reason: "chaos"})
+	if err != nil {
 		return nil, fmt.Errorf("make a key: %w", err)
 	}
+	key := made.Value
 	t.KeyMade, t.Key = rec.Now(), "key:"+key.ID
 	raw, err := c.Exchange(ctx, key.Secret, url.Values{})
 	if err != nil {
@@ -88,31 +88,19 @@ func (t *Token) read() error {
 	return nil
 }
 
-// entry is what is needed of an answer.
-type entry struct {
-	ID              string
-	Epoch, Sequence uint64
-	Confirmed       []Who
-	Unconfirmed     []struct {
-		Who
-		FencedBy *time.Time `json:"fenced_by"`
+func (r *round) toldOf(x *Change, e api.Entry) Told {
+	t := Told{At: r.w.rec.Now(), Fenced: map[Who]time.Duration{}, Complete: e.Complete}
+	for _, c := range e.Confirmed {
+		t.Confirmed = append(t.Confirmed, Who{Name: c.Name, Instance: c.Instance})
 	}
-	Redis *struct {
-		FencedBy time.Time `json:"fenced_by"`
-	}
-	Complete bool
-}
-
-func (r *round) toldOf(x *Change, e entry) Told {
-	t := Told{At: r.w.rec.Now(), Confirmed: e.Confirmed, Fenced: map[Who]time.Duration{}, Complete: e.Complete}
 	wrong := false
 	r.w.rec.with(func(h *History) { wrong = h.WrongClock || x.wrongClock })
 	if wrong {
 		return t
 	}
 	for _, u := range e.Unconfirmed {
-		if u.FencedBy != nil {
-			t.Fenced[u.Who] = r.w.rec.Wall(*u.FencedBy)
+		if !u.FencedBy.IsZero() {
+			t.Fenced[Who{Name: u.Name, Instance: u.Instance}] = r.w.rec.Wall(u.FencedBy)
 		}
 	}
 	if e.Redis != nil {
@@ -135,6 +123,14 @@ func (r *round) newChange(op, target string) *Change {
 // change asks for one change, and for some of them twice.
 func (r *round) change(ctx context.Context, rng *rand.Rand, op, target string) {
 	x := r.newChange(op, target)
+	switch {
+	case op == opHold && !r.goesBack && !r.clockIsOff && rng.Float64() < 0.3:
+		r.holdFor(x, time.Duration(200+rng.IntN(1800))*time.Millisecond)
+	case op == opRevoke && rng.Float64() < 0.1:
+		for range 100 + rng.IntN(500) {
+			x.Beside = append(x.Beside, "token:"+strings.ToLower(crand.Text()))
+		}
+	}
 	first := rng.IntN(2)
 	var second sync.WaitGroup
 	// In a log that goes back a key may be used for two entries, as documented.
@@ -146,6 +142,17 @@ func (r *round) change(ctx context.Context, rng *rand.Rand, op, target string) {
 	for try := 0; try < 3 && !r.goesBack && rng.Float64() < 0.6; try++ {
 		r.send(ctx, x, rng.IntN(2))
 	}
+}
+
+// holdFor has a hold end by itself: then the service releases it, at a moment that nobody
+// here is told, and not before.
+func (r *round) holdFor(x *Change, d time.Duration) {
+	r.w.rec.with(func(h *History) {
+		x.For = d
+		r.run.changes++
+		h.Changes = append(h.Changes, &Change{ID: r.run.changes, Op: opRelease, Target: x.Target, Asked: x.Asked + d - tick, Outcome: Maybe, ends: x})
+	})
+	r.w.rec.Count(sawTimed, 1)
 }
 
 // burst revokes so much together that it is committed in batches, of tokens that
@@ -160,17 +167,18 @@ func (r *round) burst(ctx context.Context) {
 }
 
 // send sends a change to the replicas, one of them first, and notes the outcome.
-func (r *round) send(ctx context.Context, x *Change, client int) {
-	body := map[string]any{"op": x.Op, "targets": []string{x.Target}, "reason": reasonOf(x.ID)}
-	var e entry
-	err := r.w.clients[client].Do(ctx, api.Call{
-		Method: http.MethodPost, Path: "/v1/revocations", Body: body, Key: fmt.Sprintf("c%x-%d", r.run.o.Seeds[0], x.ID),
-	}, &e)
+func (r *round) send(ctx context.Context, x *Change, by int) {
+	body := api.CommitRevocationJSONRequestBody{Op: api.CommitOp(x.Op), Targets: append([]string{x.Target}, x.Beside...), Reason: reasonOf(x.ID)}
+	if x.For > 0 {
+		body.For = x.For.String()
+	}
+	answer, err := r.w.clients[by].CommitRevocation(ctx, nil, body, client.IdempotencyKey(fmt.Sprintf("c%x-%d", r.run.o.Seeds[0], x.ID)))
+	e := answer.Value
 	now := r.w.rec.Now()
 	outcome := outcomeOf(err)
 	r.w.rec.with(func(*History) {
 		if err == nil {
-			x.Answers = append(x.Answers, Answer{At: now, Entry: e.ID, Where: revoke.Stamp{Epoch: e.Epoch, Seq: e.Sequence}})
+			x.Answers = append(x.Answers, Answer{At: now, Entry: e.ID, Where: revoke.Stamp{Epoch: uint64(e.Epoch), Seq: uint64(e.Sequence)}})
 		}
 		x.sent(outcome, now)
 	})
@@ -199,8 +207,8 @@ func (x *Change) sent(o Outcome, now time.Duration) {
 
 // outcomeOf reads what an answer says of what was done.
 func outcomeOf(err error) Outcome {
-	var notSent *api.NotSent
-	var refused *api.Refused
+	var notSent *client.NotSent
+	var refused *client.Refused
 	switch {
 	case err == nil:
 		return Done
@@ -233,12 +241,18 @@ func (r *round) follow(ctx context.Context, rng *rand.Rand) {
 	if id == "" {
 		return
 	}
-	var e entry
-	call := api.Call{Method: http.MethodGet, Path: "/v1/revocations/" + id, Query: url.Values{"wait": {r.run.pace.wait.String()}}}
-	if r.w.clients[rng.IntN(2)].Do(ctx, call, &e) != nil {
+	if rng.IntN(2) == 0 {
+		doc, err := r.receipt(ctx, rng.IntN(2), x, id, r.run.pace.wait.String())
+		if err == nil && doc.Complete {
+			r.w.rec.Count(sawComplete, 1)
+		}
 		return
 	}
-	told := r.toldOf(x, e)
+	answer, err := r.w.clients[rng.IntN(2)].GetRevocation(ctx, id, &api.GetRevocationParams{Wait: new(r.run.pace.wait.String())})
+	if err != nil {
+		return
+	}
+	told := r.toldOf(x, answer.Value)
 	if told.Complete {
 		r.w.rec.Count(sawComplete, 1)
 	}

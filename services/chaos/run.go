@@ -73,9 +73,12 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 	if err != nil {
 		return run, err
 	}
-	if w.disks == nil {
-		_, _ = fmt.Fprintln(o.Out, "no disk can be full here: that takes the right to mount")
-		if len(o.Only) == 1 && o.Only[0] == faultDisk {
+	for name, needs := range map[string]string{faultDisk: "the right to mount", faultPackets: "root, ip and nft"} {
+		if w.can(name) {
+			continue
+		}
+		_, _ = fmt.Fprintf(o.Out, "%s can't be had here: it takes %s\n", name, needs)
+		if len(o.Only) == 1 && o.Only[0] == name {
 			return run, errors.New("so there is nothing to play")
 		}
 	}
@@ -95,14 +98,43 @@ func Play(ctx context.Context, o Options) (run *Run, err error) {
 		if len(found) > 0 {
 			run.Broken, run.BrokeIn = found, fmt.Sprintf("round %d of seed %d", r.n, r.seed)
 			run.Again = fmt.Sprintf("--seed %d --first %d --rounds 1", r.seed, r.n)
-			if o.Short {
-				run.Again += " --short"
-			}
+			run.Again += o.flags()
 			return run, nil
 		}
 		run.rec.with(func(h *History) { run.rec.h = h.next() })
 	}
+	if err := w.fsck(ctx); err != nil && ctx.Err() == nil {
+		run.Broken, run.BrokeIn = []Violation{{promiseAgree, err.Error()}}, "what is left of all rounds"
+		run.Again = run.allRounds()
+	}
 	return run, nil
+}
+
+// allRounds is how to play everything again that was played.
+func (run *Run) allRounds() string {
+	each := run.Played
+	if run.o.Rounds > 0 {
+		each = run.o.Rounds
+	}
+	var all []string
+	for i := 0; i*each < run.Played; i++ {
+		all = append(all, fmt.Sprintf("--seed %d --first %d --rounds %d", run.o.Seeds[i], max(run.o.First, 1), min(each, run.Played-i*each))+run.o.flags())
+	}
+	return strings.Join(all, "; scripts/chaos ")
+}
+
+// flags are those that the same rounds need.
+func (o *Options) flags() (text string) {
+	if o.Short {
+		text += " --short"
+	}
+	if len(o.Only) > 0 {
+		text += " --only " + strings.Join(o.Only, ",")
+	}
+	if o.Copies != 3 {
+		text += fmt.Sprintf(" --log-copies %d", o.Copies)
+	}
+	return text
 }
 
 // round is the one that is played as number i, from 0; nil: there is none.
@@ -185,7 +217,7 @@ func (w *world) mend(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		_ = syscall.Kill(p.PID, syscall.SIGCONT) // it may have ended
+		signal(p, syscall.SIGCONT)
 		if err := w.restart(name); err != nil {
 			return err
 		}

@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,6 +16,8 @@ const (
 	sawRedis      = "an acceptance by Redis"
 	sawLostAnswer = "an answer that never came"
 	sawNoToken    = "no token to be had"
+	sawReceipt    = "a receipt"
+	sawTimed      = "a hold that ended by itself"
 	sawComplete   = "a revocation told to be complete"
 	sawAnew       = "a token made after all, to be taken in the end"
 	sawLooks      = "decisions"
@@ -26,11 +29,12 @@ const (
 	sawEpoch      = "a new epoch"
 	sawSingly     = "a batch that was sent singly"
 	sawNoAck      = "a lost acknowledgement of a tick"
+	sawUndecided  = "a target of which no order was found in time"
 )
 
 // wanted are those that a long run has to have seen.
 var wanted = []string{
-	sawStale, sawRedis, sawLostAnswer, sawComplete, sawAnew, sawKill, sawRebuild, sawGap, sawWhole, sawEpoch, sawNoAck,
+	sawReceipt, sawTimed, sawStale, sawRedis, sawLostAnswer, sawComplete, sawAnew, sawKill, sawRebuild, sawGap, sawWhole, sawEpoch, sawNoAck,
 }
 
 // longRun is from how many rounds on a run has to have seen all.
@@ -50,8 +54,14 @@ func (run *Run) Missing() (never []string) {
 			never = append(never, what)
 		}
 	}
+	if n := run.Counts[sawUndecided]; n > run.Played/fewUndecided {
+		never = append(never, fmt.Sprintf("an order for %d targets, in time to tell", n))
+	}
 	return never
 }
+
+// fewUndecided is in how many rounds one target may stay undecided.
+const fewUndecided = 50
 
 // sayings are what services and guards write when something happens, and its name.
 var sayings = map[string]string{

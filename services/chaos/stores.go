@@ -51,23 +51,21 @@ func (r *round) logBack(ctx context.Context, rng *rand.Rand) error {
 
 // stillNATS does something while all nodes stand still, and returns when that was.
 func (w *world) stillNATS(do func() error) (at time.Duration, err error) {
-	signal := func(s syscall.Signal) error {
+	all := func(s syscall.Signal) error {
 		for _, name := range w.names("nats") {
 			p, err := w.process(name)
-			if err == nil {
-				err = syscall.Kill(p.PID, s)
-			}
 			if err != nil {
 				return fmt.Errorf("%s %s: %w", s, name, err)
 			}
+			signal(p, s)
 		}
 		return nil
 	}
-	if err := signal(syscall.SIGSTOP); err != nil {
+	if err := all(syscall.SIGSTOP); err != nil {
 		return 0, err
 	}
 	at = w.rec.Now()
-	return at, errors.Join(do(), signal(syscall.SIGCONT))
+	return at, errors.Join(do(), all(syscall.SIGCONT))
 }
 
 // withoutNATS does something while no node runs, and returns when that was. The

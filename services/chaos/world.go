@@ -20,8 +20,8 @@ import (
 	"time"
 
 	"github.com/quash-project/quash/services/deployment"
-	"github.com/quash-project/quash/services/quash/api"
 	"github.com/quash-project/quash/shared/authority"
+	"github.com/quash-project/quash/shared/client"
 )
 
 // world is a deployment, and everybody here who uses it.
@@ -36,12 +36,13 @@ type world struct {
 	roots  *x509.CertPool
 
 	http    *http.Client
-	clients [2]*api.Client // the second asks the other replica first
+	clients [2]*client.Client // the second asks the other replica first
 	redis   redisPair
 	guards  []watcher
 	log     logReader
 	said    logScanner
 	disks   []string // those of the nodes, where they can be full
+	packets *packets // where they can be lost
 
 	processes sync.Mutex // one restart at a time
 }
@@ -49,7 +50,7 @@ type world struct {
 // newWorld starts the deployment in dir, which it does not end when it fails:
 // close does.
 func newWorld(ctx context.Context, o Options, p pace, rec *Recorder) (*world, error) {
-	w := &world{dir: o.Dir, out: o.Out, pace: p, copies: o.Copies, rec: rec, links: &links{}, env: map[string]string{}}
+	w := &world{dir: o.Dir, out: o.Out, pace: p, copies: o.Copies, rec: rec, links: &links{seed: o.Seeds[0]}, env: map[string]string{}}
 	password := rand.Text()
 	sum := sha256.Sum256([]byte(password))
 	began := time.Now()
@@ -61,6 +62,9 @@ func newWorld(ctx context.Context, o Options, p pace, rec *Recorder) (*world, er
 		return w, err
 	}
 	if err := w.mountDisks(); err != nil {
+		return w, err
+	}
+	if w.packets, err = newPackets(ctx); err != nil {
 		return w, err
 	}
 	err = deployment.Up(ctx, o.Dir, deployment.Options{
@@ -136,7 +140,7 @@ func (w *world) connect(password string) error {
 	}
 	w.http = w.httpClient(nil)
 	for i, swapped := range []map[string]string{nil, swap} {
-		if w.clients[i], err = api.New(w.env["QUASH_URL"], key, w.httpClient(swapped), time.Now); err != nil {
+		if w.clients[i], err = client.New(w.env["QUASH_URL"], client.Options{Key: key, HTTP: w.httpClient(swapped)}); err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,10 @@ import (
 // Scope is what GET /orders wants.
 const Scope = "orders:read"
 
+// KeyHeader is where a guard that takes API keys (guard.WithExchange) finds one, beside
+// the header Authorization.
+const KeyHeader = "X-API-Key"
+
 type order struct {
 	ID    string `json:"id"`
 	Item  string `json:"item"`
@@ -40,7 +44,7 @@ func Handler(g interface {
 }, log *zap.Logger, traces trace.TracerProvider,
 ) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /orders", guardhttp.Require(g, guard.Requirement{Scopes: []string{Scope}})(http.HandlerFunc(orders)))
+	mux.Handle("GET /orders", guardhttp.Require(g, guard.Require(guard.Scopes(Scope)), guardhttp.WithKeyHeader(KeyHeader))(http.HandlerFunc(orders)))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if g.Ready() != nil {
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
@@ -48,7 +52,11 @@ func Handler(g interface {
 		}
 		_, _ = io.WriteString(w, "ok\n")
 	})
-	return httpapi.Handler(mux, log, traces)
+	return httpapi.Handler(mux, log, traces, httpapi.Leaks{Told: func(_ *http.Request, _ string, secrets []string) {
+		for _, s := range secrets {
+			g.KeyInURL(s)
+		}
+	}})
 }
 
 func orders(w http.ResponseWriter, r *http.Request) {

@@ -26,6 +26,9 @@ type Config struct {
 	Trust  []string `koanf:"trust"`
 	// Limit is the greatest staleness at which anything is decided. 0: 15s.
 	Limit time.Duration `koanf:"limit"`
+	// Keys takes API keys too, as Bearer or in the header X-API-Key: they are exchanged
+	// at the issuer.
+	Keys bool `koanf:"keys"`
 
 	NATS   NATS           `koanf:"nats"`
 	Listen process.Listen `koanf:"listen"`
@@ -62,6 +65,9 @@ func New(cfg Config, log *zap.Logger, traces trace.TracerProvider) (*Service, er
 	opts := []guard.Option{guard.WithNATS(cfg.NATS.URL, cfg.NATS.Creds), guard.WithLogger(log), guard.WithObserver(tracing.Decisions)}
 	if cfg.Limit != 0 {
 		opts = append(opts, guard.WithLimit(cfg.Limit))
+	}
+	if cfg.Keys {
+		opts = append(opts, guard.WithExchange(guard.Exchange{}))
 	}
 	g, err := guard.New([]guard.Issuer{{URL: cfg.Issuer, Trust: cfg.Trust}}, opts...)
 	if err != nil {

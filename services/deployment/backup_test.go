@@ -38,6 +38,7 @@ func TestBackupIsRestored(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts thirteen processes")
 	}
+	t.Parallel()
 	r := up(t, t.TempDir(), Single)
 	key, err := age.GenerateX25519Identity()
 	if err != nil {

@@ -159,10 +159,8 @@ func (r *running) process(name string) Process {
 // to notice that a source is another one.
 func (r *running) fsck() {
 	r.t.Helper()
-	creds := filepath.Join(r.dir, "identities", "creds")
 	enginetest.Eventually(r.t, "nothing differs", func() error {
-		out, code := r.quash("", "fsck", "--creds", filepath.Join(creds, "revocation.creds"), "--control-creds", filepath.Join(creds, "control-reader.creds"),
-			"--redis-url", filepath.Join(r.dir, "secrets", "redis-writer-1.url"))
+		out, code := r.quash("", Fsck(r.dir)...)
 		if code != 0 {
 			return fmt.Errorf("quash fsck: exit code %d\n%s", code, out)
 		}
@@ -252,6 +250,7 @@ func TestServicesLoseOneReplicaAfterTheOther(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts thirteen processes")
 	}
+	t.Parallel()
 	r := up(t, t.TempDir(), Single)
 	r.want(r.token("first"), http.StatusOK)
 	if a := r.revoke("principal:first", r.token("first")); len(a.Confirmed) != 8 {
@@ -328,6 +327,7 @@ func TestViewOnSentinelAndCluster(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it starts many processes")
 	}
+	t.Parallel()
 	for _, way := range []Redis{Sentinel, Cluster} {
 		t.Run(string(way), func(t *testing.T) {
 			r := up(t, t.TempDir(), way)

@@ -216,8 +216,10 @@ func (d *deployment) makeKeys(context.Context) error {
 	if err := os.MkdirAll(d.path("secrets"), 0o700); err != nil {
 		return err
 	}
-	if err := seal.CreateKEK(d.path("secrets", "kek")); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	for _, name := range []string{"kek", "proof-kek"} {
+		if err := seal.CreateKEK(d.path("secrets", name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 	}
 	private := d.path("secrets", "rotator.pem")
 	if _, err := rotator.CreateIdentity(private, rand.Reader); err != nil && !errors.Is(err, fs.ErrExist) {

@@ -69,7 +69,8 @@ func (p Process) Runs() bool {
 }
 
 // startOf reads when a process started: field 22 of /proc/PID/stat (proc(5)).
-// One that has ended and was not waited for counts as ended.
+// One that has ended and was not waited for counts as ended, once the last of its threads
+// has: until then it has its ports.
 func startOf(pid int) (uint64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -77,7 +78,10 @@ func startOf(pid int) (uint64, error) {
 	}
 	// The name, in parentheses, may have spaces and parentheses itself.
 	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(fields) < 20 || fields[0] == "Z" {
+	if len(fields) < 20 {
+		return 0, os.ErrProcessDone
+	}
+	if threads, err := strconv.Atoi(fields[17]); fields[0] == "Z" && (err != nil || threads <= 1) {
 		return 0, os.ErrProcessDone
 	}
 	return strconv.ParseUint(fields[19], 10, 64)
@@ -207,5 +211,15 @@ func end(ctx context.Context, list []Process) {
 		}
 		signal(syscall.SIGKILL)
 		deadline = time.After(time.Second)
+	}
+}
+
+// Fsck returns the arguments of quash that check a deployment whole: everything of it
+// against everything else. It reads what up.env says besides.
+func Fsck(dir string) []string {
+	creds := filepath.Join(dir, "identities", "creds")
+	return []string{
+		"fsck", "--creds", filepath.Join(creds, "revocation.creds"), "--control-creds", filepath.Join(creds, "control-reader.creds"),
+		"--redis-url", filepath.Join(dir, "secrets", "redis-writer-1.url"),
 	}
 }

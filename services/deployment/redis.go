@@ -3,8 +3,6 @@ package deployment
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -204,16 +202,14 @@ func (d *deployment) makeCluster(ctx context.Context) error {
 	const slots = 16384
 	ctx, cancel := context.WithTimeout(ctx, readyTime)
 	defer cancel()
-	pem, err := os.ReadFile(d.path("tls", authority.CAFile))
+	secure, err := trusted(d.path("tls", authority.CAFile))
 	if err != nil {
 		return err
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
 	for n := range redisNodes {
 		c := redis.NewClient(&redis.Options{
 			Addr: d.addr(redisNode(n+1) + " clients"), Username: "quash-setup", Password: d.settings.RedisSetup,
-			TLSConfig: &tls.Config{RootCAs: roots}, DisableIdentity: true,
+			TLSConfig: secure, DisableIdentity: true,
 		})
 		defer c.Close()
 		next := redisNode((n+1)%redisNodes + 1)
@@ -233,6 +229,41 @@ func (d *deployment) makeCluster(ctx context.Context) error {
 			if err := until(ctx, step); err != nil {
 				return fmt.Errorf("%s: %w", redisNode(n+1), err)
 			}
+		}
+	}
+	return nil
+}
+
+// waitSentinels waits until each Sentinel has heard of all others and of both replicas:
+// one that has not can promote nobody. They learn of replicas every ten seconds.
+func (d *deployment) waitSentinels(ctx context.Context) error {
+	if d.redis != Sentinel {
+		return nil
+	}
+	secure, err := trusted(d.path("tls", authority.CAFile))
+	if err != nil {
+		return err
+	}
+	for n := range redisNodes {
+		c := redis.NewSentinelClient(&redis.Options{
+			Addr: d.addr(sentinel(n+1) + " clients"), Username: "quash-client", Password: d.settings.RedisClient,
+			TLSConfig: secure, DisableIdentity: true,
+		})
+		defer c.Close()
+		err := until(ctx, func() error {
+			is, err := c.Master(ctx, "quash").Result()
+			if err != nil {
+				return err
+			}
+			replicas, err1 := strconv.Atoi(is["num-slaves"])
+			others, err2 := strconv.Atoi(is["num-other-sentinels"])
+			if err1 != nil || err2 != nil || replicas < redisNodes-1 || others < redisNodes-1 {
+				return fmt.Errorf("it knows %d replicas and %d other Sentinels", replicas, others)
+			}
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("%s: %w", sentinel(n+1), err)
 		}
 	}
 	return nil

@@ -2,12 +2,9 @@ package deployment
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -112,10 +109,13 @@ publish quash.audit.x                    x            .           .      .      
 publish quash.guard.SELF.sync            x            .           x      x       .        .         x
 publish quash.guard.SELF.page.R          x            .           x      x       .        .         x
 publish quash.guard.SELF.report          x            .           x      x       .        .         x
+publish quash.guard.SELF.attempts        x            .           x      x       .        .         x
+publish quash.guard.revocation.heard.R   x            .           .      .       .        .         .
 publish quash.guard.OTHER.sync           .            .           .      .       .        .         .
 publish quash.guard.OTHER.join           .            .           .      .       .        .         .
 publish quash.guard.OTHER.out            .            .           .      .       .        .         .
 publish quash.guard.OTHER.report         .            .           .      .       .        .         .
+publish quash.guard.OTHER.attempts       .            .           .      .       .        .         .
 publish quash.commit.issuer              .            .           x      .       .        .         .
 publish quash.commit.rotator             .            .           .      x       .        .         .
 publish quash.commit.rotator.key         .            .           .      x       .        .         .
@@ -123,6 +123,9 @@ publish quash.commit.OTHER               .            .           .      .      
 publish quash.api.revocation.x           .            .           .      .       .        .         x
 publish quash.api.rotation.x             .            .           .      .       .        .         x
 publish quash.api.issuer.x               .            .           .      .       .        .         x
+publish quash.records.issuer.x           .            x           .      .       .        .         .
+publish quash.event.issuer.default.x     .            .           x      .       .        .         .
+publish quash.event.OTHER                .            .           .      .       .        .         .
 publish quash.break-glass.revocation.x   .            .           .      .       .        x         .
 publish quash.break-glass.rotation.x     .            .           .      .       .        x         .
 publish quash.break-glass.issuer.x       .            .           .      .       .        x         .
@@ -143,16 +146,22 @@ publish $JS.API.SERVER.REMOVE            .            .           .      .      
 publish $JS.API.META.LEADER.STEPDOWN     .            .           .      .       .        .         .
 publish $JS.API.STREAM.CREATE.OTHER      .            .           .      .       .        .         .
 publish $KV.tenants.x                    .            .           x      .       .        .         .
+publish $KV.users.x                      .            .           x      .       .        .         .
 publish $KV.keys.x                       .            .           x      .       .        .         .
 publish $KV.bindings.x                   .            .           x      .       .        .         .
+publish $KV.uses.x                       .            .           x      .       .        .         .
 publish $KV.signing_keys.x               .            .           .      x       .        .         .
 publish $KV.rotations.x                  .            .           .      x       .        .         .
 publish $KV.schedules.x                  .            .           .      x       .        .         .
 publish $KV.receipts.x                   x            .           .      .       .        .         .
+publish $KV.incidents.x                  x            .           .      .       .        .         .
+publish $KV.pending.x                    x            .           .      .       .        .         .
 read QUASH_LOG                           x            .           .      .       .        .         .
 read QUASH_AUDIT                         x            .           .      .       .        .         .
 read KV_receipts                         x            .           .      .       .        .         .
-read KV_tenants                          .            x           x      .       .        .         .
+read KV_incidents                        x            .           .      .       .        .         .
+read KV_pending                          x            .           .      .       .        .         .
+read KV_tenants                          .            x           x      x       .        .         .
 read KV_clients                          .            x           x      .       .        .         .
 read KV_users                            .            x           x      .       .        .         .
 read KV_keys                             .            x           x      .       .        .         .
@@ -160,27 +169,36 @@ read KV_sessions                         .            x           x      .      
 read KV_codes                            .            x           x      .       .        .         .
 read KV_roles                            .            x           x      .       .        .         .
 read KV_bindings                         .            x           x      .       .        .         .
+read KV_uses                             .            x           x      .       .        .         .
 read KV_signing_keys                     .            x           x      x       .        .         .
 read KV_schedules                        .            x           .      x       .        .         .
 read KV_rotations                        .            x           .      x       .        .         .
 manage QUASH_LOG                         x            .           .      .       .        .         .
 manage QUASH_AUDIT                       x            .           .      .       .        .         .
 manage KV_receipts                       x            .           .      .       .        .         .
+manage KV_incidents                      x            .           .      .       .        .         .
+manage KV_pending                        x            .           .      .       .        .         .
 manage KV_tenants                        .            .           x      .       .        .         .
+manage KV_users                          .            .           x      .       .        .         .
 manage KV_keys                           .            .           x      .       .        .         .
 manage KV_bindings                       .            .           x      .       .        .         .
+manage KV_uses                           .            .           x      .       .        .         .
 manage KV_signing_keys                   .            .           .      x       .        .         .
 manage KV_schedules                      .            .           .      x       .        .         .
 manage KV_rotations                      .            .           .      x       .        .         .
 ruin QUASH_LOG                           .            .           .      .       .        .         .
 ruin QUASH_AUDIT                         .            .           .      .       .        .         .
 ruin KV_receipts                         .            .           .      .       .        .         .
+ruin KV_incidents                        .            .           .      .       .        .         .
+ruin KV_pending                          .            .           .      .       .        .         .
 ruin KV_keys                             .            .           .      .       .        .         .
 ruin KV_signing_keys                     .            .           .      .       .        .         .
 listen quash.feed.>                      x            .           x      x       .        .         x
 listen quash.log.>                       .            .           .      .       .        .         .
 listen quash.guard.*.probe               x            .           .      .       .        .         .
 listen quash.guard.SELF.report           x            .           .      .       .        .         .
+listen quash.guard.SELF.attempts         x            .           .      .       .        .         .
+listen quash.guard.revocation.heard.*    x            .           .      .       .        .         .
 listen quash.commit.*                    x            .           .      .       .        .         .
 listen quash.api.revocation.*            x            .           .      .       .        .         .
 listen quash.api.rotation.*              .            .           .      x       .        .         .
@@ -188,6 +206,8 @@ listen quash.api.issuer.*                .            .           x      .      
 listen quash.break-glass.revocation.*    x            .           .      .       .        .         .
 listen quash.break-glass.rotation.*      .            .           .      x       .        .         .
 listen quash.break-glass.issuer.*        .            .           x      .       .        .         .
+listen quash.records.issuer.*            .            .           x      .       .        .         .
+listen quash.event.>                     .            x           .      .       .        .         .
 listen _INBOX_SELF.>                     x            x           x      x       x        x         x
 listen _INBOX_OTHER.>                    .            .           .      .       .        .         .
 listen _INBOX_OTHER.x                    .            .           .      .       .        .         .
@@ -427,18 +447,16 @@ var redisCommands = map[string]string{
 }
 
 func (d *deployment) tryRedis(t *testing.T) {
-	pem, err := os.ReadFile(d.path("tls", authority.CAFile))
+	secure, err := trusted(d.path("tls", authority.CAFile))
 	if err != nil {
 		t.Fatal(err)
 	}
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(pem)
 	for user, password := range map[string]string{"quash-writer": d.settings.RedisWriter, "quash-reader": d.settings.RedisReader} {
 		opts, err := redis.ParseURL(d.redisURL("", user, password))
 		if err != nil {
 			t.Fatal(err)
 		}
-		opts.TLSConfig = &tls.Config{RootCAs: roots}
+		opts.TLSConfig = secure
 		opts.DisableIdentity, opts.MaxRetries = true, -1
 		c := redis.NewClient(opts)
 		t.Cleanup(func() { _ = c.Close() })

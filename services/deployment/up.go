@@ -210,8 +210,10 @@ func (d *deployment) settingsOf(service string, n int) map[string]string {
 	switch service {
 	case "revocation":
 		return map[string]string{
-			"URL": d.issuer(), "TRUST": d.trust, "REDIS_URL_FILE": d.writerFile(n),
+			"URL": d.issuer(), "TRUST": d.trust, "REDIS_URL_FILE": d.writerFile(n), "PROOF_KEK_FILE": d.path("secrets", "proof-kek"),
 			"NATS_CREDS": d.ids.Creds(identity.Revocation), "NATS_CONTROL_CREDS": d.ids.Creds(identity.ControlReader),
+			// Nobody sits here who could approve what a test or a script cuts.
+			"SECOND_PERSON_MODE": "never",
 		}
 	case "rotator":
 		return map[string]string{
@@ -256,6 +258,9 @@ func (d *deployment) waitReady(ctx context.Context, out io.Writer) error {
 		if err != nil {
 			return fmt.Errorf("%w; see %s", err, d.path("logs", p.Name+".log"))
 		}
+	}
+	if err := d.waitSentinels(ctx); err != nil {
+		return err
 	}
 	return d.reachIssuer(ctx)
 }
@@ -317,13 +322,22 @@ func (d *deployment) reachIssuer(ctx context.Context) error {
 
 // trusting returns a client that trusts one authority.
 func trusting(file string) (*http.Client, error) {
+	secure, err := trusted(file)
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: secure}}, nil
+}
+
+// trusted trusts an authority alone.
+func trusted(file string) (*tls.Config, error) {
 	pem, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(pem)
-	return &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}, nil
+	return &tls.Config{RootCAs: roots}, nil
 }
 
 // environment is the text of up.env.

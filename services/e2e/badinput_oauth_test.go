@@ -100,7 +100,7 @@ func (v *victim) badFormRequests(path, good string) []badForm {
 	}
 	return []badForm{
 		{name: "GET", method: "GET", header: header(), want: 405, code: "invalid_request"},
-		{name: "GET with everything in the query", method: "GET", path: path + "?" + good, header: header(), want: 405, code: "invalid_request"},
+		{name: "GET with everything in the query", method: "GET", path: path + "?" + good, header: header(), want: 400, code: "invalid_request"},
 		{name: "PUT", method: "PUT", body: good, want: 405, code: "invalid_request"},
 		{name: "DELETE", method: "DELETE", header: header(), want: 405, code: "invalid_request"},
 		{name: "made-up method", method: "REVOKE", header: header(), want: 405, code: "invalid_request"},

@@ -18,10 +18,13 @@ func TestRevocationsRefuseBadTargets(t *testing.T) {
 		b.method, b.path = cmp(b.method, "POST"), cmp(b.path, "/v1/revocations")
 		t.Run(b.name, func(t *testing.T) { v.refused(t, b) })
 	}
-	// What is just within the bounds is taken: 1,000 targets, and 1 MiB.
+	// What is just within the bounds is taken: 1,000 targets, and 1 MiB. By somebody else: it
+	// is all that one person may cut in an hour.
+	var other apiKey
+	v.decode(v.api(v.token, "POST", "/v1/keys", map[string]any{"owner": "bulk", "scopes": []string{"quash:revoke"}}), 201, &other)
 	body := jsonOf(t, map[string]any{"op": "revoke", "targets": targetsOf(1000), "reason": "r"})
 	body += strings.Repeat(" ", 1<<20-len(body))
-	if r := v.send("POST", "/v1/revocations", body, "Content-Type", "application/json", "Authorization", "Bearer "+v.token); r.status != 201 {
+	if r := v.send("POST", "/v1/revocations", body, "Content-Type", "application/json", "Authorization", "Bearer "+v.services.token(other.Secret)); r.status != 201 {
 		t.Errorf("1,000 targets in 1 MiB: status %d, want 201: %.300s", r.status, r.body)
 	}
 	v.alive(t)
@@ -124,6 +127,11 @@ func TestOtherRoutesRefuseBadValues(t *testing.T) {
 	cases := []bad{
 		{name: "owner empty", path: "/v1/keys", body: key(m{"owner": ""}), want: 422, field: "owner"},
 		{name: "owner of 513 bytes", path: "/v1/keys", body: key(m{"owner": strings.Repeat("a", 513)}), want: 422, field: "owner"},
+		{name: "principal that is a client", path: "/v1/principals", body: `{"id":"client_x"}`, want: 422, field: "id"},
+		{name: "principal that is a secret", path: "/v1/principals", body: `{"id":"` + v.key.Secret + `"}`, want: 422, field: "id"},
+		{name: "principal that is a path", path: "/v1/principals", body: `{"id":".."}`, want: 422, field: "id"},
+		{name: "principal of no kind", path: "/v1/principals", body: `{"id":"x","kind":"robot"}`, want: 422, field: "kind"},
+		{name: "a label of a principal", path: "/v1/principals", body: `{"id":"x","labels":{"a b":"c"}}`, want: 422, field: "labels"},
 		{name: "owner that is a client", path: "/v1/keys", body: key(m{"owner": "client_x"}), want: 422, field: "owner"},
 		{name: "owner that is a key", path: "/v1/keys", body: key(m{"owner": "key_x"}), want: 422, field: "owner"},
 		{name: "owner with a line end", path: "/v1/keys", body: key(m{"owner": "a\nb"}), want: 422, field: "owner"},
@@ -138,7 +146,7 @@ func TestOtherRoutesRefuseBadValues(t *testing.T) {
 		{name: "relative audience", path: "/v1/keys", body: key(m{"audiences": []string{"orders"}}), want: 422, field: "audiences"},
 		{name: "life above 400 days", path: "/v1/keys", body: key(m{"expires_in": "9601h"}), want: 422, field: "expires_in"},
 		{name: "no life", path: "/v1/keys", body: key(m{"expires_in": "0s"}), want: 422, field: "expires_in"},
-		{name: "life in days", path: "/v1/keys", body: key(m{"expires_in": "30d"}), want: 422, field: "expires_in"},
+		{name: "life in too many days", path: "/v1/keys", body: key(m{"expires_in": "401d"}), want: 422, field: "expires_in"},
 		{name: "life that is no number", path: "/v1/keys", body: key(m{"expires_in": "１h"}), want: 422, field: "expires_in"},
 		{name: "life of a secret", path: "/v1/clients/" + v.client + "/secrets", body: `{"expires_in":"-1h"}`, want: 422, field: "expires_in"},
 		{name: "unknown grant", path: "/v1/clients", body: `{"name":"n","grants":["password"]}`, want: 422, field: "grants"},
@@ -187,6 +195,8 @@ func (v *victim) badPaths() []bad {
 		"dots": "a..b", "a wildcard": "*", "a greater-than": ">", "a full stop": "a.b", "a space": "a%20b",
 	} {
 		for _, r := range []struct{ method, path string }{
+			{"GET", "/v1/principals/"},
+			{"DELETE", "/v1/principals/"},
 			{"GET", "/v1/keys/"},
 			{"DELETE", "/v1/keys/"},
 			{"GET", "/v1/clients/"},
@@ -196,14 +206,22 @@ func (v *victim) badPaths() []bad {
 			{"GET", "/v1/revocations/"},
 			{"GET", "/v1/rotations/"},
 		} {
-			cases = append(cases, bad{name: r.method + " " + r.path + name, method: r.method, path: r.path + id, want: 404})
+			want := http.StatusNotFound
+			if name == "a secret" {
+				want = http.StatusUnprocessableEntity // wherever it stands in a URL
+			}
+			cases = append(cases, bad{name: r.method + " " + r.path + name, method: r.method, path: r.path + id, want: want})
 		}
 	}
 	for _, path := range []string{"/v1/keys/", "/v1/clients/", "/v1/roles/", "/v1/revocations/", "/v1/rotations/"} {
 		cases = append(cases, bad{name: "GET " + path + " of 101 characters", method: "GET", path: path + strings.Repeat("a", 101), want: 422})
 	}
+	cases = append(cases, bad{name: "GET /v1/principals/ of 513 characters", method: "GET", path: "/v1/principals/" + strings.Repeat("a", 513), want: 422})
 	for _, path := range []string{"/v1", "/v1/", "/v1/keys/a/b", "/v2/keys", "/v1/revocations/a/b", "/v1/fleet/a", "/v1/rotations/a/b", "/" + v.key.Secret, "//v1/keys", "/v1//keys", "/v1/./keys", "/v1/keys/..", "/v1/keys/", "/openapi/../v1/keys"} {
 		want := http.StatusNotFound
+		if strings.Contains(path, v.key.Secret) {
+			want = http.StatusUnprocessableEntity
+		}
 		cases = append(cases, bad{name: "GET " + strings.Replace(path, v.key.Secret, "a secret", 1), method: "GET", path: path, want: want})
 	}
 	return cases
@@ -212,7 +230,7 @@ func (v *victim) badPaths() []bad {
 // TestListsRefuseBadQueries is about the parameters of GET.
 func TestListsRefuseBadQueries(t *testing.T) {
 	v := newVictim(t)
-	for _, path := range []string{"/v1/keys", "/v1/clients", "/v1/roles", "/v1/bindings"} {
+	for _, path := range []string{"/v1/principals", "/v1/keys", "/v1/clients", "/v1/roles", "/v1/bindings"} {
 		for name, b := range map[string]bad{
 			"limit 0":          {path: "limit=0", field: "limit"},
 			"limit 1,001":      {path: "limit=1001", field: "limit"},
@@ -231,9 +249,32 @@ func TestListsRefuseBadQueries(t *testing.T) {
 			t.Run(path+" "+name, func(t *testing.T) { v.refused(t, b) })
 		}
 	}
-	for _, path := range []string{"/v1/fleet", "/v1/signing-keys", "/v1/feed"} {
+	for _, path := range []string{"/v1/fleet", "/v1/signing-keys", "/v1/feed", "/v1/audit", "/v1/audit/export", "/v1/audit/pages", "/v1/audit/checkpoint"} {
 		t.Run(path+" unknown", func(t *testing.T) {
 			v.refused(t, bad{method: "GET", path: path + "?unknown=1", want: 422, field: "unknown"})
+		})
+	}
+	for name, query := range map[string]string{
+		"nothing": "for=", "no duration": "for=" + v.key.Secret, "no unit": "for=10", "none": "for=0s", "negative": "for=-1s",
+		"above an hour": "for=3601s", "overflow": "for=99999999999h", "twice": "for=1s&for=1s",
+	} {
+		t.Run("/v1/feed for "+name, func(t *testing.T) {
+			v.refused(t, bad{method: "GET", path: "/v1/feed?" + query, want: 422, field: "for"})
+		})
+	}
+	for query, field := range map[string]string{
+		"since=" + v.key.Secret: "since", "until=2026-01-31": "until", "target=alice": "target", "target=kind:alice": "target", "tenant=../default": "tenant",
+		"actor=" + strings.Repeat("a", 513): "actor", "actor=a&actor=b": "actor",
+	} {
+		for _, path := range []string{"/v1/audit", "/v1/audit/export"} {
+			t.Run(path+" "+field, func(t *testing.T) {
+				v.refused(t, bad{method: "GET", path: path + "?" + query, want: 422, field: field})
+			})
+		}
+	}
+	for query, field := range map[string]string{"from=0": "from", "from=-1": "from", "from=18446744073709551615": "from", "from=99999999999999999999": "from", "from=": "from", "follow=1": "follow", "follow=": "follow", "for=1s": "for"} {
+		t.Run("/v1/audit/export "+query, func(t *testing.T) {
+			v.refused(t, bad{method: "GET", path: "/v1/audit/export?" + query, want: 422, field: field})
 		})
 	}
 	t.Run("kind", func(t *testing.T) {

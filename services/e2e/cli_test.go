@@ -3,8 +3,10 @@ package e2e
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -105,6 +107,76 @@ func TestPastedSecretIsRecognized(t *testing.T) {
 		t.Fatalf("revoke -: exit code %d\n%s", r.code, r.err)
 	}
 	q.wantOrders(second, 401)
+}
+
+// TestFindTellsWhatATextHas, and prints none of it; the same text can then be revoked.
+func TestFindTellsWhatATextHas(t *testing.T) {
+	q := start(t, t.TempDir())
+	key := q.newKey("alice", "--scope", "orders:read")
+	dead := q.newKey("bob", "--scope", "orders:read")
+	tok := q.token(key)
+	q.revoke("key:" + dead.ID)
+	mistyped := key.Secret[:len(key.Secret)-1] + "!"
+	forged := tok[:strings.LastIndexByte(tok, '.')] + ".AAAA"
+	text := strings.Join([]string{
+		"2026-01-02 GET /orders 200", `{"key":"` + key.Secret + `"}`, "again " + key.Secret, "Authorization: Bearer " + tok, mistyped,
+		`DEAD="` + dead.Secret + `"`, "forged " + forged,
+	}, "\n")
+	file := filepath.Join(t.TempDir(), "app.log")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := q.run("", "find", "--file", file, "-o", "json")
+	var found []struct {
+		Line                       int
+		What, Target, State, Owner string
+		Scopes                     []string
+	}
+	if err := json.Unmarshal([]byte(r.out), &found); err != nil || r.code != 0 {
+		t.Fatalf("exit code %d: %v\n%s%s", r.code, err, r.out, r.err)
+	}
+	var got []string
+	for _, f := range found {
+		target, _, _ := strings.Cut(f.Target, ":")
+		got = append(got, fmt.Sprint(f.Line, " ", f.What, " ", target, " ", f.State, " ", f.Owner, " ", f.Scopes))
+	}
+	want := []string{
+		"2 API key key active alice [orders:read]", "4 access token token active alice [orders:read]",
+		"6 API key key revoked bob [orders:read]", "7 token  unknown  []",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("found\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	table := q.run(text, "find", "-")
+	for _, secret := range []string{key.Secret, dead.Secret, tok, forged, mistyped} {
+		if strings.Contains(r.out+r.err+table.out+table.err, secret) {
+			t.Error("a secret is printed")
+		}
+	}
+	q.wantOrders(tok, 200) // nothing was cut
+	whole := strings.Join([]string{"a log with", key.Secret, "and", tok, "in it"}, " ")
+	if r := q.run(whole, "revoke", "-", "--reason", "leaked", "--wait", "60s"); r.code != 0 || strings.Contains(r.out+r.err, key.Secret) {
+		t.Fatalf("revoke -: exit code %d\n%s", r.code, r.err)
+	}
+	q.wantOrders(tok, 401)
+	// Tokens of others stand in logs too, and must not keep from cutting what is ours.
+	next := q.newKey("carol", "--scope", "orders:read")
+	const foreign = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2lkcC5leGFtcGxlIiwianRpIjoiMSJ9.AAAA"
+	if r := q.run("by "+foreign+" and "+next.Secret, "revoke", "-", "--reason", "leaked"); r.code != 0 || !strings.Contains(r.err, "passed over") || strings.Contains(r.err, foreign) {
+		t.Errorf("a log with a token of another issuer: exit code %d\n%s", r.code, r.err)
+	}
+	// Of a list nothing is passed over: what is not known may be a slip.
+	if r := q.run(next.Secret+"\nhello\n", "revoke", "-", "--reason", "leaked"); r.code != 2 {
+		t.Errorf("a list with what is no secret: exit code %d, want 2\n%s", r.code, r.err)
+	}
+	for _, c := range []struct{ in, arg string }{{"", "-"}, {"x", "x"}} {
+		if r := q.run(c.in, "find", c.arg); r.code != 2 {
+			t.Errorf("find %s of %q: exit code %d, want 2", c.arg, c.in, r.code)
+		}
+	}
+	if r := q.run("hello world", "find", "-"); r.code != 0 || !strings.Contains(r.out, "nothing of this Quash") {
+		t.Errorf("exit code %d: %s%s", r.code, r.out, r.err)
+	}
 }
 
 // TestSameRequestIsSameRevocation repeats a request by its idempotency key.

@@ -35,14 +35,32 @@ type checked struct {
 func newChecked(t *testing.T) *checked {
 	t.Helper()
 	r := enginetest.Redis(t)
-	c := &checked{services: inProcess(t, func(s *setting) { s.redis = r }), redis: r}
-	var err error
-	if c.view, err = redisview.ConnectURL("redis://" + r.Addr); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.view.Close() })
+	c := inProcess(t, func(s *setting) { s.redis = r }).checked(r)
 	c.token = c.services.token(c.operator)
 	return c
+}
+
+func (s *services) checked(r *enginetest.RedisServer) *checked {
+	s.t.Helper()
+	c := &checked{services: s, redis: r}
+	var err error
+	if c.view, err = redisview.ConnectURL("redis://" + r.Addr); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { _ = c.view.Close() })
+	return c
+}
+
+// fsck wants everything to agree once it is quiet, the Redis view too.
+func (s *services) fsck(r *enginetest.RedisServer) {
+	s.t.Helper()
+	c := s.checked(r)
+	eventually(s.t, "nothing differs", func() error {
+		if r := c.check(); !r.OK {
+			return fmt.Errorf("%q", r.Differences)
+		}
+		return nil
+	})
 }
 
 // use puts something of every kind into the log and the buckets.
@@ -51,6 +69,12 @@ func (c *checked) use() {
 	var key struct{ ID, Secret string }
 	c.decode(c.api(c.token, http.MethodPost, "/v1/keys", map[string]any{"owner": "alice", "scopes": []string{"orders:read"}, "expires_in": "720h"}), http.StatusCreated, &key)
 	c.services.token(key.Secret)
+	for _, id := range []string{"dora", "spiffe://quash.test/erin"} {
+		c.decode(c.api(c.token, http.MethodPost, "/v1/principals", map[string]any{"id": id}), http.StatusCreated, &ignored)
+	}
+	if r := c.api(c.token, http.MethodDelete, "/v1/principals/dora", nil); r.status/100 != 2 {
+		c.t.Fatalf("delete a principal: status %d: %s", r.status, r.body)
+	}
 	for i, body := range []map[string]any{
 		{"op": "revoke", "targets": []string{"principal:alice", "token:t1", "client:c"}},
 		{"op": "hold", "targets": []string{"principal:bob", "role:r1"}},

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	issuerapp "github.com/quash-project/quash/services/issuer/app"
+	"github.com/quash-project/quash/services/revocation"
 	revocationapp "github.com/quash-project/quash/services/revocation/app"
 	"github.com/quash-project/quash/services/revocation/redisview"
 	"github.com/quash-project/quash/services/rotator"
@@ -39,17 +40,22 @@ type services struct {
 	nats     *enginetest.NATSServer
 	url      string
 	operator string // the first operator's API key
+	other    string // the API key of a second person, once there is one; see waits
 	trust    []string
 	kek      string // file of the key-encryption key
 	log      *logBuffer
 	ends     []func()
+	byName   map[string]func()       // what ends one of them
+	each     map[string]http.Handler // of each service alone
 }
 
 // setting is what a test can change of them.
 type setting struct {
-	redis *enginetest.RedisServer     // nil: there is no Redis view
-	now   map[string]func() time.Time // clocks by service; time.Now where there is none
-	lead  bool                        // rotations wait for readers of the JWKS URL
+	redis  *enginetest.RedisServer     // nil: there is no Redis view
+	now    map[string]func() time.Time // clocks by service; time.Now where there is none
+	canary time.Duration               // how often revocation is measured; 0: never
+	lead   bool                        // rotations wait for readers of the JWKS URL
+	second revocationapp.SecondPerson  // its mode is never where it says nothing
 }
 
 // service is what the three have in common.
@@ -94,7 +100,12 @@ func inProcess(t testing.TB, changes ...func(*setting)) *services {
 		}
 		t.Cleanup(func() { _ = deps.Redis.Close() })
 	}
-	rev, err := revocationapp.New(t.Context(), revocationapp.Config{URL: s.url, Trust: s.trust, SyncAlways: true}, deps)
+	if set.second.Mode == "" {
+		set.second.Mode = revocation.SecondNever
+	}
+	rev, err := revocationapp.New(t.Context(), revocationapp.Config{
+		URL: s.url, Trust: s.trust, SyncAlways: true, ProofKEKFile: enginetest.KEK(t), SecondPerson: set.second,
+	}, deps)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +114,7 @@ func inProcess(t testing.TB, changes ...func(*setting)) *services {
 	if err != nil {
 		t.Fatal(err)
 	}
-	iss, err := issuerapp.New(t.Context(), issuerapp.Config{URL: s.url, Trust: s.trust, KEKFile: kek, OperatorKeyFile: operator},
+	iss, err := issuerapp.New(t.Context(), issuerapp.Config{URL: s.url, Trust: s.trust, KEKFile: kek, OperatorKeyFile: operator, Canary: set.canary},
 		issuerapp.Deps{Log: log.Named("issuer"), NATS: s.nats.Dial(t, identity.Issuer), Now: set.now[identity.Issuer]})
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +122,7 @@ func inProcess(t testing.TB, changes ...func(*setting)) *services {
 	for name, one := range map[string]service{"revocation": rev, "rotator": rot, "issuer": iss} {
 		s.run(name, one)
 	}
+	s.each = map[string]http.Handler{identity.Revocation: rev.Handler(), identity.Rotator: rot.Handler(), identity.Issuer: iss.Handler()}
 	s.serve(l, rev.Handler(), rot.Handler(), iss.Handler())
 	for name, one := range map[string]service{"revocation": rev, "rotator": rot, "issuer": iss} {
 		eventually(t, name+" is ready", one.Ready)
@@ -139,6 +151,10 @@ func (s *services) run(name string, one service) {
 		}
 	})
 	s.ends = append(s.ends, end)
+	if s.byName == nil {
+		s.byName = map[string]func(){}
+	}
+	s.byName[name] = end
 	s.t.Cleanup(end)
 }
 
@@ -152,7 +168,7 @@ func (s *services) stop() {
 // serve puts the services under one URL, as quash dev does.
 func (s *services) serve(l net.Listener, rev, rot, iss http.Handler) {
 	mux := http.NewServeMux()
-	for _, path := range []string{"/v1/revocations", "/v1/revocations/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/v1/epochs", "/openapi/revocation.json"} {
+	for _, path := range []string{"/v1/revocations", "/v1/revocations/", "/v1/previews", "/v1/pending", "/v1/pending/", "/v1/receipts", "/v1/receipts/", "/v1/incidents", "/v1/incidents/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/v1/epochs", "/v1/audit", "/v1/audit/", "/v1/slo", "/openapi/revocation.json"} {
 		mux.Handle(path, rev)
 	}
 	for _, path := range []string{"/v1/rotations", "/v1/rotations/", "/v1/signing-keys", "/openapi/rotator.json"} {

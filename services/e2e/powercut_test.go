@@ -17,7 +17,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/quash-project/quash/services/fsck"
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/natsfeed"
@@ -42,7 +41,8 @@ type brokers struct {
 	clients    []string
 	routes     []string
 	images     [clusterNodes]string
-	running    []*exec.Cmd
+	disks      [clusterNodes]string // where they are mounted
+	running    [clusterNodes]*exec.Cmd
 	mounts     int
 }
 
@@ -85,6 +85,17 @@ func newBrokers(t *testing.T, config string) *brokers {
 // start mounts the images and starts a server on each.
 func (b *brokers) start() {
 	b.t.Helper()
+	b.mounts++
+	for n := range clusterNodes {
+		b.disks[n] = filepath.Join(b.dir, fmt.Sprintf("disk-%d-%d", n+1, b.mounts))
+		mount(b.t, b.images[n], b.disks[n])
+		b.startNode(n)
+	}
+}
+
+// startNode starts one server on its disk.
+func (b *brokers) startNode(n int) {
+	b.t.Helper()
 	accounts, err := b.identities.ServerConfig()
 	if err != nil {
 		b.t.Fatal(err)
@@ -93,44 +104,43 @@ func (b *brokers) start() {
 	if !strings.Contains(b.config, store) {
 		b.t.Fatalf("the shipped configuration has no line %s", store)
 	}
-	b.running, b.mounts = nil, b.mounts+1
-	for n := range clusterNodes {
-		at := filepath.Join(b.dir, fmt.Sprintf("disk-%d-%d", n+1, b.mounts))
-		mount(b.t, b.images[n], at)
-		text := strings.Replace(b.config, store, fmt.Sprintf("store_dir: %q", at), 1) + fmt.Sprintf(
-			"\nserver_name: nats-%d\nlisten: %q\ncluster: { name: quash, listen: %q, routes: [ %s ] }\n",
-			n+1, b.clients[n], b.routes[n], "nats://"+strings.Join(b.routes, ", nats://")) + accounts
-		file := filepath.Join(b.dir, fmt.Sprintf("nats-%d.conf", n+1))
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			b.t.Fatal(err)
-		}
-		log, err := os.OpenFile(filepath.Join(b.dir, fmt.Sprintf("nats-%d.log", n+1)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		cmd := exec.Command(b.program, "-c", file)
-		cmd.Stdout, cmd.Stderr = log, log
-		if err := cmd.Start(); err != nil {
-			b.t.Fatal(err)
-		}
-		_ = log.Close()
-		b.running = append(b.running, cmd)
+	text := strings.Replace(b.config, store, fmt.Sprintf("store_dir: %q", b.disks[n]), 1) + fmt.Sprintf(
+		"\nserver_name: nats-%d\nlisten: %q\ncluster: { name: quash, listen: %q, routes: [ %s ] }\n",
+		n+1, b.clients[n], b.routes[n], "nats://"+strings.Join(b.routes, ", nats://")) + accounts
+	file := filepath.Join(b.dir, fmt.Sprintf("nats-%d.conf", n+1))
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		b.t.Fatal(err)
 	}
+	log, err := os.OpenFile(filepath.Join(b.dir, fmt.Sprintf("nats-%d.log", n+1)), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	cmd := exec.Command(b.program, "-c", file)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		b.t.Fatal(err)
+	}
+	_ = log.Close()
+	b.running[n] = cmd
 }
 
 // signal reaches all servers, as fast as can be.
 func (b *brokers) signal(s syscall.Signal) {
 	for _, cmd := range b.running {
-		_ = cmd.Process.Signal(s)
+		if cmd != nil {
+			_ = cmd.Process.Signal(s)
+		}
 	}
 }
 
 func (b *brokers) kill() {
 	b.signal(syscall.SIGKILL)
-	for _, cmd := range b.running {
-		_ = cmd.Wait()
+	for n, cmd := range b.running {
+		if cmd != nil {
+			_ = cmd.Wait()
+		}
+		b.running[n] = nil
 	}
-	b.running = nil
 }
 
 // cutPower takes all three servers away, with everything that had not reached the disk:
@@ -250,6 +260,7 @@ func TestPromise1PowerCutOfACluster(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it mounts file systems on loop devices")
 	}
+	t.Parallel()
 	shipped, err := os.ReadFile(filepath.Join("..", "..", "deploy", "nats", "jetstream.conf"))
 	if err != nil {
 		t.Fatal(err)
@@ -283,9 +294,8 @@ func TestPromise1PowerCutOfACluster(t *testing.T) {
 			case !always && n == 0:
 				t.Errorf("without %s nothing of %d acknowledged entries was lost: this test can't fail", syncAlways, len(promised))
 			}
-			r, err := fsck.Check(t.Context(), fsck.Config{Log: b.connect()})
-			if err != nil || !r.OK {
-				t.Errorf("the log afterwards: %v, %q", err, r.Differences)
+			if r := b.fsck(); !r.OK {
+				t.Errorf("the log afterwards: %q", r.Differences)
 			}
 		})
 	}

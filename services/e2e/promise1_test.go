@@ -206,9 +206,12 @@ func TestPromise1DiskFull(t *testing.T) {
 	filler := filepath.Join(mnt, "filler")
 	_ = exec.Command("dd", "if=/dev/zero", "of="+filler, "bs=64k").Run() // until it is full
 	refused := false
+	var c committer
 	for i := 0; i < 2000 && !refused; i++ {
 		began := time.Now()
-		status, body, err := q.post("/v1/revocations", token, map[string]any{"op": "revoke", "targets": []string{fmt.Sprintf("token:d%d", i)}, "reason": "test"})
+		a := acked{key: fmt.Sprintf("d-%d", i), target: fmt.Sprintf("token:d%d", i)}
+		status, body, err := q.post("/v1/revocations", token,
+			map[string]any{"op": "revoke", "targets": []string{a.target}, "reason": "test"}, "Idempotency-Key", a.key)
 		if took := time.Since(began); took > 45*time.Second {
 			t.Errorf("whoever revokes is told after %s that the log can't commit", took)
 		}
@@ -219,9 +222,22 @@ func TestPromise1DiskFull(t *testing.T) {
 			refused = true
 		case status/100 != 2:
 			t.Fatalf("full disk: status %d, want 503: %s", status, body)
+		default:
+			if err := json.Unmarshal(body, &a.answer); err != nil {
+				t.Fatal(err)
+			}
+			c.done = append(c.done, a)
 		}
 	}
 	if !refused {
 		t.Error("full disk: 2,000 revocations were answered and none refused")
 	}
+	// With room again and started again, all agree, and what was answered stands.
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	q.kill()
+	q.start()
+	c.check(t, q)
+	q.fsck()
 }

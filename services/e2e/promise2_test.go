@@ -158,6 +158,7 @@ func TestPromise2RedisIsOnlyAView(t *testing.T) {
 		}
 	}
 	w.check(t)
+	s.fsck(redis)
 }
 
 // What a stranger takes out of a view that is otherwise whole comes back.
@@ -180,4 +181,5 @@ func TestPromise2EntriesRemovedByAStrangerComeBack(t *testing.T) {
 	}
 	eventually(t, "the entry is back", func() error { return redis.Client.Get(t.Context(), keys[0]).Err() })
 	g.until(token, http.StatusUnauthorized)
+	s.fsck(redis)
 }

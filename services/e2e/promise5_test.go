@@ -163,20 +163,24 @@ type exchanges struct {
 	s    *services
 	mu   sync.Mutex
 	got  []string
+	odd  []string // answers that are neither a token, nor a no, nor "try again"
 	stop atomic.Bool
 	wg   sync.WaitGroup
 }
 
-func (s *services) exchanging(secret string) *exchanges {
+func (s *services) exchanging(secret string, callers int) *exchanges {
 	x := &exchanges{s: s}
-	for range 4 {
+	for range callers {
 		x.wg.Go(func() {
 			for !x.stop.Load() {
-				if tok, _ := s.tryExchange(secret); tok != "" {
-					x.mu.Lock()
+				tok, r := s.tryExchange(secret)
+				x.mu.Lock()
+				if tok != "" {
 					x.got = append(x.got, tok)
-					x.mu.Unlock()
+				} else if r.status != http.StatusBadRequest && r.status != http.StatusServiceUnavailable {
+					x.odd = append(x.odd, fmt.Sprintf("%d: %.200s", r.status, r.body))
 				}
+				x.mu.Unlock()
 			}
 		})
 	}
@@ -194,6 +198,9 @@ func (x *exchanges) end() {
 	time.Sleep(30 * time.Millisecond) // it is exchanged meanwhile
 	x.stop.Store(true)
 	x.wg.Wait()
+	if len(x.odd) > 0 {
+		x.s.t.Errorf("%d exchanges were answered otherwise: %q", len(x.odd), x.odd[:min(3, len(x.odd))])
+	}
 }
 
 // dead wants every token refused by a guard that is as fresh as now.
@@ -223,7 +230,7 @@ func TestPromise5NoTokenSlipsThroughACut(t *testing.T) {
 	for round := range 18 {
 		owner := fmt.Sprintf("alice%d", round)
 		key, _ := s.issue(admin, owner)
-		x := s.exchanging(key.Secret)
+		x := s.exchanging(key.Secret, 4)
 		eventually(t, "tokens are made", func() error {
 			if len(x.tokens()) < 8 {
 				return errors.New("not enough")
@@ -266,7 +273,7 @@ func TestPromise5NoRoleSlipsThroughItsEnd(t *testing.T) {
 		}
 		var key apiKey
 		s.decode(s.api(admin, http.MethodPost, "/v1/keys", map[string]any{"owner": owner, "scopes": []string{"orders:read"}, "owner_roles": true, "reason": "test"}), http.StatusCreated, &key)
-		x := s.exchanging(key.Secret)
+		x := s.exchanging(key.Secret, 4)
 		with := guard.Requirement{AnyRole: []string{"clerk"}}
 		eventually(t, "tokens have the role", func() error {
 			if tokens := x.tokens(); len(tokens) == 0 || g.Decide(t.Context(), tokens[len(tokens)-1], with).Status != http.StatusOK {

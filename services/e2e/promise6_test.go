@@ -184,6 +184,11 @@ func (h *hunt) live() (apiKey, apiKey) {
 	h.tell("", "rotate", "signing-key", "--reason", "routine")
 	h.tell("", "rotate", "signing-key", "--reason", "stolen", "--emergency")
 	h.add("a token by the new key", h.token(key), "")
+	for _, args := range [][]string{{h.newKey("carol").ID}, {"--self"}} {
+		var next apiKey
+		h.json(&next, append([]string{"key", "rotate", "--reason", "routine"}, args...)...)
+		h.add("a key that was rotated to by "+args[0], next.Secret, "")
+	}
 	h.tell("", "key", "list", "-o", "json")
 	h.tell("", "key", "show", key.ID, "-o", "json")
 	h.tell("", "fleet", "-o", "json")
@@ -216,6 +221,8 @@ func (h *hunt) mistakes(key, client apiKey) {
 		h.ask("POST", "/v1/keys", operator, kind, `{`+string(quoted)+`:1}`)
 		h.ask("POST", "/v1/lookups", operator, kind, `{"secret":`+string(quoted[:len(quoted)-2])+`"}`)
 		h.ask("POST", "/v1/lookups", operator, kind, `{"secret":`+string(quoted)+`}`)
+		h.ask("POST", "/v1/keys/"+key.ID+"/rotate", operator, kind, `{"current":`+string(quoted)+`}`)
+		h.ask("POST", "/v1/keys/"+key.ID+"/rotate", operator, kind, `{"overlap":`+string(quoted)+`}`)
 		h.ask("POST", "/v1/roles", operator, kind, `{"name":`+string(quoted)+`,"scopes":[]}`)
 		h.ask("POST", "/v1/bindings", operator, kind, `{"subject":`+string(quoted)+`,"role":"auditor"}`)
 		h.ask("POST", "/v1/revocations", operator, kind, `{"op":"revoke","reason":"r","targets":[`+string(quoted)+`]}`)
@@ -285,15 +292,17 @@ func (h *hunt) privateKeys() {
 	}
 	h.add("the rotator's identity key", string(private(h.t, block.Bytes)), "rotator.pem")
 	h.add("the rotator's identity key as it is kept", string(bytes.Split(text, []byte("\n"))[1]), "rotator.pem")
-	raw, err := os.ReadFile(filepath.Join(h.dir, "kek.json"))
-	if err != nil {
-		h.t.Fatal(err)
+	for name, what := range map[string]string{"kek.json": "the key-encryption key", "proof-kek.json": "the key-encryption key of receipts"} {
+		raw, err := os.ReadFile(filepath.Join(h.dir, name))
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		value := regexp.MustCompile(`"value":\s*"([^"]+)"`).FindSubmatch(raw)
+		if value == nil {
+			h.t.Fatalf("%s has no key", name)
+		}
+		h.add(what, string(value[1]), name)
 	}
-	value := regexp.MustCompile(`"value":\s*"([^"]+)"`).FindSubmatch(raw)
-	if value == nil {
-		h.t.Fatal("kek.json has no key")
-	}
-	h.add("the key-encryption key", string(value[1]), "kek.json")
 	h.seeds()
 }
 

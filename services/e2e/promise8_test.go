@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quash-project/quash/services/revocation/audit"
+	"github.com/quash-project/quash/services/revocation/audit/natstrail"
 	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/identity"
@@ -65,6 +66,9 @@ func changeEverything(q *quash) []change {
 	do("role narrowed", "PUT", "/v1/roles/clerk", m{"scopes": []string{"orders:read"}}, nil)
 	do("binding create", "POST", "/v1/bindings", m{"subject": "alice", "role": "clerk"}, nil)
 	do("key renew", "POST", "/v1/keys/"+kept.ID+"/renew", m{}, nil)
+	do("key rotate", "POST", "/v1/keys/"+kept.ID+"/rotate", m{}, nil)
+	do("key rotation", "POST", "/v1/keys/"+kept.ID+"/rotation", m{"overlap": "1h"}, nil)
+	do("key rollback", "POST", "/v1/keys/"+kept.ID+"/rollback", m{}, nil)
 	do("revoke", "POST", "/v1/revocations", m{"op": "revoke", "targets": []string{"principal:bob", "session:s1"}}, nil)
 	do("hold", "POST", "/v1/revocations", m{"op": "hold", "targets": []string{"principal:dave"}, "for": "1h"}, nil)
 	do("release", "POST", "/v1/revocations", m{"op": "release", "targets": []string{"principal:dave"}}, nil)
@@ -237,7 +241,7 @@ func each(t testing.TB, nc *nats.Conn, stream string, f func(*jetstream.RawStrea
 // chained reads the audit trail, whose chain must hold.
 func (q *quash) chained() (out []account, err error) {
 	q.t.Helper()
-	_, err = audit.Verify(q.t.Context(), q.admin(identity.Log), func(it audit.Item) error {
+	_, err = natstrail.Verify(q.t.Context(), q.admin(identity.Log), func(it audit.Item) error {
 		out = append(out, account{it.Actor, it.Reason, it.At, it.Source + " " + it.Key + " " + it.Type})
 		return nil
 	})

@@ -1,21 +1,41 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 )
 
-// clone copies what a newcomer's clone has of the code, so that the README's
-// commands run as they stand and touch nothing else.
+// cloned is what a newcomer's clone has of the code and the documents, copied once
+// a test run: what is built there once is built for all.
+var cloned = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(buildDir, "clone")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	for _, part := range []string{"deploy", "docs", "schemas", "services", "shared", "go.work", "go.work.sum", "README.md"} {
+		if out, err := exec.Command("cp", "-r", filepath.Join("..", "..", part), dir).CombinedOutput(); err != nil {
+			return "", fmt.Errorf("copy of %s: %w\n%s", part, err, out)
+		}
+	}
+	return dir, nil
+})
+
+// clone returns a clone of which no Quash has run, so that the commands of the
+// documents run as they stand and touch nothing else.
 func clone(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	for _, part := range []string{"schemas", "services", "shared", "go.work", "go.work.sum", "README.md"} {
-		sh(t, "cp", "-r", filepath.Join("..", "..", part), dir)
+	dir, err := cloned()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(dir, ".quash")); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
@@ -25,14 +45,13 @@ func block(t *testing.T, readme, marker, language string) string {
 	t.Helper()
 	_, rest, ok := strings.Cut(readme, marker)
 	if !ok {
-		t.Fatalf("README.md has no %q", marker)
+		t.Fatalf("the document has no %q", marker)
 	}
-	_, rest, _ = strings.Cut(rest, "```"+language+"\n")
-	text, _, ok := strings.Cut(rest, "```")
-	if !ok || text == "" {
-		t.Fatalf("README.md has no block of %s after %q", language, marker)
+	blocks := fenced(rest, language)
+	if len(blocks) == 0 {
+		t.Fatalf("the document has no block of %s after %q", language, marker)
 	}
-	return text
+	return blocks[0]
 }
 
 // TestReadmeStoryRunsAsItStands pastes the README's story into a shell.

@@ -47,14 +47,10 @@ func TestStory(t *testing.T) {
 // TestOAuthClient runs an unmodified OAuth client through client credentials.
 func TestOAuthClient(t *testing.T) {
 	q := start(t, t.TempDir())
-	var c struct {
-		ClientID     string `json:"client_id"`
-		ClientSecret string `json:"client_secret"`
-	}
-	q.json(&c, "client", "create", "reports", "--grant", "client_credentials", "--scope", "orders:read")
+	c := q.newClient("reports")
 	for _, style := range []oauth2.AuthStyle{oauth2.AuthStyleInHeader, oauth2.AuthStyleInParams, oauth2.AuthStyleAutoDetect} {
 		conf := clientcredentials.Config{
-			ClientID: c.ClientID, ClientSecret: c.ClientSecret, TokenURL: q.env["QUASH_URL"] + "/oauth/token",
+			ClientID: c.ID, ClientSecret: c.Secret, TokenURL: q.env["QUASH_URL"] + "/oauth/token",
 			Scopes: []string{"orders:read"}, AuthStyle: style,
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), deadline)
@@ -68,11 +64,11 @@ func TestOAuthClient(t *testing.T) {
 		}
 		q.wantOrders(tok.AccessToken, http.StatusOK)
 	}
-	tok, err := (&clientcredentials.Config{ClientID: c.ClientID, ClientSecret: c.ClientSecret, TokenURL: q.env["QUASH_URL"] + "/oauth/token"}).Token(context.Background())
+	tok, err := (&clientcredentials.Config{ClientID: c.ID, ClientSecret: c.Secret, TokenURL: q.env["QUASH_URL"] + "/oauth/token"}).Token(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	q.revoke("client:" + c.ClientID)
+	q.revoke("client:" + c.ID)
 	q.wantOrders(tok.AccessToken, http.StatusUnauthorized)
 }
 

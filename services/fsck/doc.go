@@ -1,5 +1,5 @@
-// Package fsck holds the log, the buckets, the audit trail, the Redis view and what
-// guards report against each other, and names each difference.
+// Package fsck holds the log, the buckets, receipts, the audit trail, the Redis view
+// and what guards report against each other, and names each difference.
 //
 // It trusts no service: it reads the streams itself, decodes and folds the log by
 // code of its own, and asks no service for anything but where the guards say that
@@ -8,7 +8,7 @@
 // audit trail, whose chain is verified by the code of quash audit verify.
 //
 // Services may run meanwhile. Whatever can only be ahead of something else is read
-// before it: guards, audit trail, buckets, then the log's head and the log up to
+// before it: guards, audit trail, buckets, receipts, then the log's head and the log up to
 // there, then Redis, then what the log has got since. So each of them may say less
 // than the log has at the end, and must say what it had at the head.
 //

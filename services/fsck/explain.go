@@ -45,9 +45,11 @@ func (c *checker) unexplained(s, log revoke.State) (why []string) {
 		}
 	}
 	if log.Released.Less(s.Released) {
-		if lost := epochs.Clamp(s.Released) != s.Released; lost || c.mayHaveLeft(s.Released) || c.was(s.Released) && s.Released.Compare(s.Held) <= 0 && gone {
+		lost := epochs.Clamp(s.Released) != s.Released
+		switch {
+		case lost, c.mayHaveLeft(s.Released), c.was(s.Released) && s.Released.Compare(s.Held) <= 0 && gone, c.passed(s.Released, log.Held):
 			gone = true
-		} else {
+		default:
 			say("no entry releases the hold at %s", s.Released)
 		}
 	}
@@ -61,6 +63,12 @@ func (c *checker) unexplained(s, log revoke.State) (why []string) {
 		say("no entry about it counts until %d", s.Until)
 	}
 	return why
+}
+
+// passed reports whether the release of one hold may have been lost with a part of the
+// log while a later hold stands: it then opens nothing, and nobody commits it again.
+func (c *checker) passed(released, held revoke.Stamp) bool {
+	return released.Less(held) && c.log.knows(released.Epoch) && released.Epoch < c.log.epoch()
 }
 
 // was reports whether the log has a message at a position.

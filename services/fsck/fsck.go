@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/quash-project/quash/services/revocation/audit"
+	"github.com/quash-project/quash/services/revocation/receipts"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
@@ -39,8 +40,10 @@ const (
 	Log     = "log"
 	Audit   = "audit"
 	Buckets = "buckets"
-	Redis   = "redis"
-	Fleet   = "fleet"
+	// Receipts are those of revocations.
+	Receipts = "receipts"
+	Redis    = "redis"
+	Fleet    = "fleet"
 )
 
 // Difference is one thing that is not as it must be.
@@ -60,6 +63,7 @@ type Report struct {
 	Items       uint64       `json:"audit_items"`
 	Unaudited   int          `json:"not_yet_audited"` // messages and records that the audit trail has not reached
 	Records     int          `json:"records"`
+	Receipts    int          `json:"receipts"`
 	RedisKeys   int          `json:"redis_keys"`
 	Guards      int          `json:"guards"`
 	Differences []Difference `json:"differences"`
@@ -86,6 +90,9 @@ type checker struct {
 	guards  []Guard
 	stamps  []stampOf // of records, judged once the head is known
 	buckets []*bucket
+
+	receipts  map[string]receipts.Receipt // by id
+	receiptOf map[string]string           // id of the receipt by that of the entry's message
 }
 
 // Check looks at everything. An error says that it could not: it says nothing about
@@ -106,7 +113,7 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 	if c.js, err = jetstream.New(cfg.Log); err != nil {
 		return Report{}, err
 	}
-	for _, step := range []func(context.Context) error{c.readFleet, c.readTrail, c.readBuckets, c.readLog, c.checkRedis} {
+	for _, step := range []func(context.Context) error{c.readFleet, c.readTrail, c.readBuckets, c.readReceipts, c.readLog, c.checkRedis} {
 		if err := step(ctx); err != nil {
 			return Report{}, err
 		}
@@ -114,13 +121,14 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 	c.judgeLog()
 	c.judgeTrail()
 	c.judgeRecords()
+	c.judgeReceipts()
 	c.judgeFleet()
 	c.report.OK = len(c.report.Differences) == 0
 	slices.SortStableFunc(c.report.Differences, func(a, b Difference) int { return slices.Index(areas, a.Area) - slices.Index(areas, b.Area) })
 	return c.report, nil
 }
 
-var areas = []string{Log, Audit, Buckets, Redis, Fleet}
+var areas = []string{Log, Audit, Buckets, Receipts, Redis, Fleet}
 
 func (c *checker) differ(area, name, at, format string, args ...any) {
 	kind := area + " " + name

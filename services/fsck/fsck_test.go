@@ -16,6 +16,7 @@ import (
 
 	"github.com/quash-project/quash/services/fsck"
 	"github.com/quash-project/quash/services/revocation/ledger"
+	"github.com/quash-project/quash/services/revocation/receipts"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/engine/enginetest"
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -92,6 +93,68 @@ func (w *world) id() string {
 		w.t.Fatal(err)
 	}
 	return id
+}
+
+// TestReceiptsThatSayOtherThanTheLogAreNamed: each of them is one that a service would
+// not write.
+func TestReceiptsThatSayOtherThanTheLogAreNamed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	nc := w.nats.Conn(t, identity.Revocation)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := js.Stream(t.Context(), wire.Stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := st.GetMsg(t.Context(), w.last.Seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var entry struct{ ID string }
+	if err := json.Unmarshal([]byte(m.Header.Get(wire.Header)), &entry); err != nil {
+		t.Fatal(err)
+	}
+	b, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: receipts.Bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := strings.TrimPrefix(m.Subject, wire.LogEntry)
+	for _, c := range []struct {
+		change func(*receipts.Receipt)
+		want   []string
+	}{
+		{func(*receipts.Receipt) {}, nil},
+		{func(r *receipts.Receipt) { r.Actor = "mallory" }, []string{"receipts log-differs"}},
+		{func(r *receipts.Receipt) { r.Targets = []string{"principal:bob"} }, []string{"receipts log-differs"}},
+		{func(r *receipts.Receipt) { r.Op, r.Reason = "hold", "another" }, []string{"receipts log-differs", "receipts log-differs"}},
+		{func(r *receipts.Receipt) { r.Epoch++ }, []string{"receipts log-differs", "receipts unknown-epoch"}},
+		{func(r *receipts.Receipt) { r.Message = "x" }, []string{"receipts another-message"}},
+		{func(r *receipts.Receipt) { r.Message, r.Sequence = "x", r.Sequence+1000 }, []string{"receipts above-head"}},
+		{func(r *receipts.Receipt) { r.ID = "x" }, []string{"receipts unreadable"}},
+		{func(r *receipts.Receipt) { r.Complete, r.JudgedAt = true, 0 }, []string{"receipts contradicts-itself"}},
+		{func(r *receipts.Receipt) { r.Unconfirmed = []receipts.Unconfirmed{{Name: "orders", Open: true}} }, []string{"receipts contradicts-itself"}},
+		{func(r *receipts.Receipt) {
+			r.Unconfirmed = []receipts.Unconfirmed{{Name: "orders", FencedBy: 9, Fenced: true}}
+		}, []string{"receipts contradicts-itself"}},
+		{func(r *receipts.Receipt) { r.Redis = &receipts.Redis{} }, []string{"receipts contradicts-itself"}},
+	} {
+		r := receipts.Receipt{
+			ID: id, Message: entry.ID, Tenant: "default", Op: "revoke", Targets: []string{"principal:alice"}, Reason: "a test", Actor: "a test",
+			Epoch: w.last.Epoch, Sequence: w.last.Seq, Complete: true, JudgedAt: 5,
+		}
+		c.change(&r)
+		data, err := json.Marshal(r)
+		if err == nil {
+			_, err = b.Put(t.Context(), "r."+id, data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.want(w.check(), c.want...)
+	}
 }
 
 // odd is a message that a service would not write.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/quash-project/quash/services/revocation/audit/natstrail"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
@@ -26,6 +27,7 @@ type message struct {
 	epoch  uint64 // of the place where it stands, which is not always that of its publisher
 	kind   string // empty: it can't be read
 	digest digestOf
+	canary bool // the audit trail leaves it out
 }
 
 func (m *message) stamp() revoke.Stamp { return revoke.Stamp{Epoch: m.epoch, Seq: m.seq} }
@@ -136,7 +138,7 @@ func (h *history) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) {
 		h.messages = append(h.messages, m)
 		return
 	}
-	m.id, m.kind = d.ID, d.Kind
+	m.id, m.kind, m.canary = d.ID, d.Kind, natstrail.LeftOut(msg.Data())
 	if first, ok := h.ids[d.ID]; ok {
 		h.differ("same-id", seq, "it has the id %s of the message at %d", d.ID, first)
 	}
@@ -147,6 +149,7 @@ func (h *history) take(msg jetstream.Msg, meta *jetstream.MsgMetadata) {
 		h.differ("body", seq, "its two parts do not say the same: %s", err)
 	}
 	h.checkTTL(&d, &m, header)
+	h.c.compareReceipt(&m, msg.Data())
 	for k, s := range d.states(m.stamp()) {
 		h.statements = append(h.statements, statement{seq, k, s})
 	}

@@ -132,11 +132,23 @@ func (r *reading) pass(ctx context.Context, from, upTo uint64, why error) (uint6
 	if err != nil {
 		return from, err
 	}
-	seq := from
+	// What has been removed is not there to be brought.
+	info, err := s.Info(opening, jetstream.WithDeletedDetails(true))
+	if err != nil {
+		return from, err
+	}
+	removed := make(map[uint64]bool, len(info.State.Deleted))
+	for _, seq := range info.State.Deleted {
+		removed[seq] = true
+	}
+	seq, lacks := from, false
 	for unread := 0; seq <= upTo; seq++ {
 		if unread == mostUnread {
 			seq = upTo + 1
 			break
+		}
+		if seq < info.State.FirstSeq || removed[seq] {
+			continue
 		}
 		one, cancel := context.WithTimeout(ctx, silence)
 		_, err := s.GetMsg(one, seq)
@@ -151,8 +163,9 @@ func (r *reading) pass(ctx context.Context, from, upTo uint64, why error) (uint6
 			why = err
 			unread++
 		}
+		lacks = true
 	}
-	if seq > from {
+	if lacks {
 		r.stuck(from, seq-1, why)
 	}
 	return seq, nil

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quash-project/quash/services/issuer"
+	"github.com/quash-project/quash/services/revocation/incidents"
 	"github.com/quash-project/quash/services/rotator"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/identity"
@@ -47,6 +48,9 @@ type stampOf struct {
 }
 
 func (c *checker) readBuckets(ctx context.Context) error {
+	if err := c.takeBucket(ctx, c.js, identity.Incidents); err != nil {
+		return err
+	}
 	if c.cfg.Control == nil {
 		c.notLookedAt("buckets: no credentials of the user %s were given", identity.ControlReader)
 		return nil
@@ -57,27 +61,34 @@ func (c *checker) readBuckets(ctx context.Context) error {
 	}
 	for _, service := range []string{identity.Issuer, identity.Rotator} {
 		for _, name := range identity.Buckets[service] {
-			b, err := c.readBucket(ctx, name)
-			if errors.Is(err, jetstream.ErrStreamNotFound) {
-				b = &bucket{name: name, stream: "KV_" + name} // not made yet, or gone: the trail knows
-			} else if err != nil {
+			if err := c.takeBucket(ctx, c.control, name); err != nil {
 				return err
 			}
-			c.buckets = append(c.buckets, b)
-			c.checkRecords(b)
 		}
 	}
 	return nil
 }
 
-func (c *checker) readBucket(ctx context.Context, name string) (*bucket, error) {
+func (c *checker) takeBucket(ctx context.Context, js jetstream.JetStream, name string) error {
+	b, err := c.readBucket(ctx, js, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		b = &bucket{name: name, stream: "KV_" + name} // not made yet, or gone: the trail knows
+	} else if err != nil {
+		return err
+	}
+	c.buckets = append(c.buckets, b)
+	c.checkRecords(b)
+	return nil
+}
+
+func (c *checker) readBucket(ctx context.Context, js jetstream.JetStream, name string) (*bucket, error) {
 	b := &bucket{name: name, stream: "KV_" + name, records: map[string]revision{}, digests: map[uint64]digestOf{}}
-	info, err := streamInfo(ctx, c.control, b.stream)
+	info, err := streamInfo(ctx, js, b.stream)
 	if err != nil {
 		return nil, err
 	}
 	b.made, b.maxAge, b.last = info.Created, info.Config.MaxAge, info.State.LastSeq
-	r := reading{js: c.control, name: b.stream, stuck: func(from, to uint64, why error) {
+	r := reading{js: js, name: b.stream, stuck: func(from, to uint64, why error) {
 		c.differ(Buckets, "stuck", name+" at "+span(from, to), "%s", why)
 	}}
 	r.take = func(m jetstream.Msg, meta *jetstream.MsgMetadata) {
@@ -118,6 +129,7 @@ type row struct {
 // them has records of which no more is known than that they are JSON.
 var keys = map[string]func(*row) string{
 	"tenants":  func(r *row) string { return r.Name },
+	"users":    func(r *row) string { return issuer.PrincipalKey(r.Tenant, r.ID) },
 	"keys":     func(r *row) string { return issuer.RecordKey(r.Tenant, r.ID) },
 	"clients":  func(r *row) string { return issuer.RecordKey(r.Tenant, r.ID) },
 	"roles":    func(r *row) string { return issuer.RoleKey(r.Tenant, r.Name) },
@@ -161,6 +173,15 @@ func (c *checker) checkRecord(bucket, name string, data []byte) (string, error) 
 			}
 		}
 		return s.Tenant, nil
+	case identity.Incidents:
+		var x incidents.Incident
+		if err := json.Unmarshal(data, &x); err != nil {
+			return "", err
+		}
+		if x.Meta.Actor == "" || x.Opened.Actor == "" {
+			return "", errors.New("it does not say who opened it, or who changed it")
+		}
+		return x.Tenant + "." + x.ID, nil
 	case "rotations":
 		var r rotator.Rotation
 		err := json.Unmarshal(data, &r)

@@ -71,13 +71,14 @@ func (c *checker) readRedis(ctx context.Context) (shards []*shardView, strangers
 	if err != nil {
 		return nil, nil, err
 	}
-	for n := range max(of, 1) {
+	for n := 0; n < max(of, 1); n++ {
 		s, err := c.readWhole(ctx, n)
 		if err != nil {
 			return nil, nil, err
 		}
 		if s != nil {
 			shards = append(shards, s)
+			of = max(of, s.meta.Shards) // the first one may just have been made
 		}
 	}
 	if of == 0 {

@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quash-project/quash/services/revocation/audit"
+	"github.com/quash-project/quash/services/revocation/audit/natstrail"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
@@ -61,7 +62,7 @@ func (c *checker) readTrail(ctx context.Context) error {
 	defer stop(nil)
 	silent := time.AfterFunc(patience, func() { stop(errSilent) })
 	defer silent.Stop()
-	sum, err := audit.Verify(reading, c.cfg.Log, func(it audit.Item) error {
+	sum, err := natstrail.Verify(reading, c.cfg.Log, func(it audit.Item) error {
 		silent.Reset(patience)
 		c.trail.take(it)
 		return nil
@@ -194,7 +195,7 @@ func (c *checker) judgeReach() {
 	for i := range c.log.messages {
 		m := &c.log.messages[i]
 		switch {
-		case m.kind == wire.KindTick || c.trail.digests[m.digest]:
+		case m.kind == wire.KindTick || m.canary || c.trail.digests[m.digest]:
 		case followed && m.seq <= place.Sequence:
 			c.differ(Audit, "lacks", m.stamp().String(), "the trail has read the log up to %d, and does not have this message of the kind %s", place.Sequence, m.kind)
 		default:

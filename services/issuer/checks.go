@@ -1,6 +1,8 @@
 package issuer
 
 import (
+	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 
@@ -15,6 +17,8 @@ const (
 	maxAudiences = 20
 	maxText      = 200
 	maxAudience  = 500
+	maxLabels    = 20
+	maxLabel     = 63                // of a name and of a value, as with the labels of Kubernetes
 	maxOwner     = revoke.MaxID - 32 // so that its grants and bindings are targets too
 )
 
@@ -28,18 +32,19 @@ func (s *Service) checkTenant(c Caller) error {
 	return nil
 }
 
-func checkOwner(owner string) error {
-	if err := revoke.CheckID("owner", owner); err != nil {
-		return problem.FieldError("owner", "%v", err)
+// checkPrincipal wants what can be the name of a principal.
+func checkPrincipal(field, id string) error {
+	if err := revoke.CheckID(field, id); err != nil {
+		return problem.FieldError(field, "%v", err)
 	}
-	if err := problem.NoSecret("owner", owner); err != nil {
+	if err := problem.NoSecret(field, id); err != nil {
 		return err
 	}
-	if reserved(owner) {
-		return problem.FieldError("owner", "a principal may not begin with %s or %s: those are clients", KeyClientPrefix, ClientPrefix)
+	if reserved(id) {
+		return problem.FieldError(field, "a principal may not begin with %s or %s: those are clients", KeyClientPrefix, ClientPrefix)
 	}
-	if n := len(revoke.PairID(owner, "")); n > maxOwner {
-		return problem.FieldError("owner", "it has %d bytes (a '/' or '%%' counts as 3): %d at most, so that its grants and bindings can be revoked", n, maxOwner)
+	if n := len(revoke.PairID(id, "")); n > maxOwner {
+		return problem.FieldError(field, "it has %d bytes (a '/' or '%%' counts as 3): %d at most, so that its grants and bindings can be revoked", n, maxOwner)
 	}
 	return nil
 }
@@ -55,6 +60,40 @@ func checkText(field, text string, empty bool) error {
 		return problem.FieldError(field, "it has %d bytes: %d at most", len(text), maxText)
 	}
 	return problem.NoSecret(field, text)
+}
+
+// checkLabels wants what can be written as name=value, in a query too.
+func checkLabels(labels map[string]string) error {
+	if len(labels) > maxLabels {
+		return problem.FieldError("labels", "%d labels: %d at most", len(labels), maxLabels)
+	}
+	for name, value := range labels {
+		if err := CheckLabel(name, value); err != nil {
+			return problem.FieldError("labels", "%v", err)
+		}
+	}
+	return nil
+}
+
+// CheckLabel tells whether a label can have this name and value.
+func CheckLabel(name, value string) error {
+	plain := func(s string) bool {
+		for i := 0; i < len(s); i++ {
+			c := s[i]
+			if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || i > 0 && strings.IndexByte("._/-", c) >= 0 {
+				continue
+			}
+			return false
+		}
+		return len(s) <= maxLabel
+	}
+	if name == "" || !plain(name) {
+		return fmt.Errorf("label %.80q: want 1 to %d letters, digits and . _ / -, beginning with a letter or digit", name, maxLabel)
+	}
+	if !plain(value) {
+		return fmt.Errorf("label %s has the value %.80q: want at most %d letters, digits and . _ / -", name, value, maxLabel)
+	}
+	return errors.Join(problem.NoSecret("label", name), problem.NoSecret("label", value))
 }
 
 // checkScopes tells whether the caller may give these.

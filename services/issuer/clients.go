@@ -34,7 +34,10 @@ func (s *Service) CreateClient(ctx context.Context, c Caller, n NewClient) (Clie
 	if err := s.checkNewClient(c, &n); err != nil {
 		return Client{}, Key{}, apikey.Text{}, err
 	}
-	id, err := apikey.RandomID(s.d.Rand)
+	if err := s.roomForClient(ctx); err != nil {
+		return Client{}, Key{}, apikey.Text{}, err
+	}
+	id, err := s.newID(c)
 	if err != nil {
 		return Client{}, Key{}, apikey.Text{}, err
 	}
@@ -44,14 +47,18 @@ func (s *Service) CreateClient(ctx context.Context, c Caller, n NewClient) (Clie
 		Created: s.d.Now().UTC().Truncate(time.Millisecond), Meta: s.meta(c, n.Reason),
 	}
 	if err := s.d.Store.Clients.Create(ctx, RecordKey(cl.Tenant, cl.ID), cl); err != nil {
+		if c.Try != nil && problem.KindOf(err) == problem.Conflict { // a try before got so far
+			err = problem.MadeBefore(revoke.Target{Kind: revoke.KindClient, ID: cl.ID}.String())
+		}
 		return Client{}, Key{}, apikey.Text{}, err
 	}
+	c.Try = nil // the rest hangs on the client
 	k, secret, err := s.furnish(ctx, c, &cl, n)
 	if err != nil {
 		// Nobody has heard of the client yet, so nothing has to be revoked.
 		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 		defer cancel()
-		_ = s.removeBindings(undo, SubjectGroup(cl.Tenant, cl.ID))                                         // harmless without its client
+		_ = s.removeBindings(undo, SubjectGroup(cl.Tenant, cl.ID), every)                                  // harmless without its client
 		_ = s.d.Store.Clients.Remove(undo, RecordKey(cl.Tenant, cl.ID), func(Client) bool { return true }) // and it without a secret
 		return Client{}, Key{}, apikey.Text{}, err
 	}
@@ -138,24 +145,34 @@ func (s *Service) Clients(_ context.Context, c Caller) ([]Client, error) {
 	if err := s.checkTenant(c); err != nil {
 		return nil, err
 	}
-	var out []Client
-	for _, cl := range s.d.Store.Clients.All() {
-		if cl.Tenant == c.Tenant {
-			out = append(out, cl)
-		}
-	}
+	out := s.d.Store.Clients.Group(TenantGroup(c.Tenant))
 	slices.SortFunc(out, func(a, b Client) int { return byAge(a.Created, a.ID, b.Created, b.ID) })
 	return out, nil
 }
 
 // DeleteClient cuts the client and its bindings and ends its secrets and API
 // keys, all in the same entries, and removes their records.
-func (s *Service) DeleteClient(ctx context.Context, c Caller, id, reason string) (Ended, error) {
+func (s *Service) DeleteClient(ctx context.Context, c Caller, id, reason string, only ...If[Client]) (Ended, error) {
 	cl, err := s.Client(ctx, c, id)
 	if err != nil {
 		return Ended{}, err
 	}
-	a, err := end(ctx, s, s.clientsMarkable(), RecordKey(cl.Tenant, cl.ID), func(cl Client) (*endings.Mark, error) {
+	if err := s.d.Store.Bindings.Fresh(ctx); err != nil {
+		return Ended{}, err
+	}
+	if s.boundTo(cl.ID, s.rulingRole()) {
+		return s.endingRuler(ctx, c, leaving{client: cl.ID}, func(ctx context.Context) (Ended, error) {
+			return s.endClient(ctx, c, &cl, reason, only...)
+		})
+	}
+	return s.endClient(ctx, c, &cl, reason, only...)
+}
+
+func (s *Service) endClient(ctx context.Context, c Caller, cl *Client, reason string, only ...If[Client]) (Ended, error) {
+	a, err := end(ctx, s, c, s.clientsMarkable(), RecordKey(cl.Tenant, cl.ID), func(cl Client) (*endings.Mark, error) {
+		if err := check(cl, only); err != nil {
+			return nil, err
+		}
 		targets := []commit.Target{{Kind: revoke.KindClient, ID: cl.ID}}
 		for _, k := range s.d.Store.Keys.Group(ClientGroup(cl.Tenant, cl.ID)) {
 			targets = append(targets, commit.Target{Kind: revoke.KindKey, ID: k.ID})
@@ -163,7 +180,7 @@ func (s *Service) DeleteClient(ctx context.Context, c Caller, id, reason string)
 		for _, b := range s.d.Store.Bindings.Group(SubjectGroup(cl.Tenant, cl.ID)) {
 			targets = append(targets, commit.Target{Kind: revoke.KindBinding, ID: b.BindingID()})
 		}
-		m, err := endings.NewMark(s.d.Rand, s.meta(c, reason), targets...)
+		m, err := s.newMark(c, reason, targets...)
 		if err == nil {
 			m.Record = true
 		}

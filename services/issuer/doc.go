@@ -1,6 +1,6 @@
 // Package issuer turns long-lived credentials into short-lived tokens, and
-// keeps the records that they are made from: API keys, clients and their
-// secrets, roles and bindings.
+// keeps the records that they are made from: principals, API keys, clients and
+// their secrets, roles and bindings.
 //
 // Two ideas carry it, and each is one piece of code that every path uses.
 //

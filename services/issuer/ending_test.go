@@ -47,8 +47,18 @@ func keyWithRole(t *testing.T, b *bench) (issuer.Key, issuer.Claims) {
 
 func second[T any](_ T, err error) error { return err }
 
+func newAlice(t *testing.T, b *bench) {
+	t.Helper()
+	must(t, 0, second(b.CreatePrincipal(t.Context(), operator(), issuer.NewPrincipal{ID: "alice", Kind: issuer.Person, Reason: "test"})))
+}
+
 func endingCases() []endingCase {
 	hasMark := func(b *bench) bool {
+		for _, p := range b.principals.rows {
+			if p.Mark != nil {
+				return true
+			}
+		}
 		for _, k := range b.keys.rows {
 			if k.Mark != nil {
 				return true
@@ -75,6 +85,10 @@ func endingCases() []endingCase {
 		return func(b *bench) bool {
 			return !hasMark(b) && len(b.keys.rows) == keys && len(b.clients.rows) == clients && len(b.roles.rows) == roles && len(b.bindings.rows) == bindings
 		}
+	}
+	principals := func(n int) func(*bench) bool { return func(b *bench) bool { return len(b.principals.rows) == n } }
+	both := func(one, other func(*bench) bool) func(*bench) bool {
+		return func(b *bench) bool { return one(b) && other(b) }
 	}
 	return []endingCase{
 		{"delete key", func(t *testing.T, b *bench) (issuer.Claims, func(context.Context) error) {
@@ -113,6 +127,13 @@ func endingCases() []endingCase {
 			must(t, 0, err)
 			return tok.Claims, func(ctx context.Context) error { return second(b.DeleteClient(ctx, c, cl.ID, "test")) }
 		}, count(1, 1, 1, 1), count(0, 0, 1, 0)},
+		{"delete principal", func(t *testing.T, b *bench) (issuer.Claims, func(context.Context) error) {
+			k, c := keyWithRole(t, b)
+			newAlice(t, b)
+			// What another key of the principal has of its own goes with that key.
+			must(t, 0, second(b.Bind(t.Context(), operator(), issuer.NewBinding{Subject: issuer.KeyClientPrefix + k.ID, Role: "clerk", Reason: "test"})))
+			return c, func(ctx context.Context) error { return second(b.DeletePrincipal(ctx, operator(), "alice", "test")) }
+		}, both(count(1, 0, 1, 2), principals(1)), both(count(0, 0, 1, 0), principals(0))},
 	}
 }
 
@@ -192,6 +213,9 @@ func TestNothingIsIssuedFromWhatIsEnding(t *testing.T) {
 		{"binding", func(b *bench, _ issuer.Key) error {
 			return second(b.Unbind(t.Context(), operator(), "alice", "clerk", "test"))
 		}, problem.Unavailable, ""},
+		{"principal", func(b *bench, _ issuer.Key) error {
+			return second(b.DeletePrincipal(t.Context(), operator(), "alice", "test"))
+		}, problem.Internal, issuer.CodeInvalidRequest},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBench(t)
@@ -200,6 +224,7 @@ func TestNothingIsIssuedFromWhatIsEnding(t *testing.T) {
 			must(t, 0, second(b.Bind(ctx, c, issuer.NewBinding{Subject: "alice", Role: "clerk", Reason: "test"})))
 			k, secret, err := b.CreateKey(ctx, c, issuer.NewKey{Owner: "alice", OwnerRoles: true, Reason: "test"})
 			must(t, 0, err)
+			newAlice(t, b)
 			b.p.n, b.p.at, b.p.what = 0, 1, failed // the mark is set, the commit fails
 			if err := tc.end(b, k); err == nil {
 				t.Fatal("the commit did not fail")

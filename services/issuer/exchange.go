@@ -2,6 +2,7 @@ package issuer
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 
 	"github.com/quash-project/quash/shared/apikey"
@@ -19,6 +20,11 @@ const (
 type ClientAuth struct {
 	ID     string // "" for none
 	Secret string // "" for none: it names itself only
+	// From is the address from which it asks; the zero Addr: not known, and in no
+	// network that a key may be used from.
+	From netip.Addr
+	// Agent is what its program calls itself. Empty: it did not say.
+	Agent string
 }
 
 // TokenRequest asks for an access token.
@@ -30,10 +36,10 @@ type TokenRequest struct {
 }
 
 // errKey is the one answer for every API key that gives nothing: unknown,
-// ended, held, expired or mistyped. RFC 8693, 2.2.2: "If [...] the subject_token
+// ended, held, expired, mistyped, or used from elsewhere than it may be. RFC 8693, 2.2.2: "If [...] the subject_token
 // [is] invalid for any reason [...] the value of the "error" parameter MUST be
 // the "invalid_request" error code."
-var errKey = refuse(CodeInvalidRequest, "the subject_token is not a valid API key: it is unknown, expired, revoked or held")
+var errKey = refuse(CodeInvalidRequest, "the subject_token is not a valid API key: it is unknown, expired, revoked or held, or not for this network")
 
 // errClient is the one answer for a client that could not be authenticated.
 var errClient = refuse(CodeInvalidClient, "client authentication failed")
@@ -41,24 +47,37 @@ var errClient = refuse(CodeInvalidClient, "client authentication failed")
 // Exchange gives an access token for an API key. It writes nothing.
 func (s *Service) Exchange(ctx context.Context, r TokenRequest) (Token, error) {
 	return stampFirst(ctx, s, false, func(m *making) (Token, error) {
-		k, err := s.liveKey(ctx, m, r.APIKey, APIKey)
+		k, err := s.liveKey(ctx, m, r.APIKey, APIKey, r.Client.From)
 		if err != nil {
+			s.attempted(err, m, r.APIKey, r.Client.From)
 			return Token{}, orRefuse(err, errKey)
 		}
 		if err := s.exchangeClient(ctx, m, &k, r.Client); err != nil {
 			return Token{}, err
 		}
-		held, err := s.rolesOfKey(&k)
-		if err != nil {
-			return Token{}, err
-		}
-		roles, err := s.roles(ctx, m, held)
-		if err != nil {
-			return Token{}, err
-		}
-		sub := subject{key: &k, scopes: k.Scopes, roles: roles, audiences: k.Audiences}
-		return s.sign(ctx, m, sub, request{r.Scopes, r.Resources})
+		r.Client.Agent = plainOf(r.Client.Agent, r.APIKey, maxAgent)
+		return s.give(ctx, m, subject{key: &k, scopes: k.Scopes, audiences: k.Audiences}, r)
 	})
+}
+
+// give makes the token of a subject whose key or secret was checked. The limits are taken
+// from here: what nobody may use takes nothing from those who may.
+func (s *Service) give(ctx context.Context, m *making, sub subject, r TokenRequest) (Token, error) {
+	held, err := s.rolesOfKey(sub.key)
+	if err != nil {
+		return Token{}, err
+	}
+	if sub.roles, err = s.roles(ctx, m, held); err != nil {
+		return Token{}, err
+	}
+	if err := s.admitKey(ctx, sub.key, m.now); err != nil {
+		return Token{}, err
+	}
+	t, err := s.sign(ctx, m, sub, request{r.Scopes, r.Resources})
+	if err == nil {
+		s.uses.note(sub.key, m.now, r.Client)
+	}
+	return t, err
 }
 
 // exchangeClient checks a client that names itself in an exchange: it needs no
@@ -95,16 +114,8 @@ func (s *Service) ClientCredentials(ctx context.Context, r TokenRequest) (Token,
 		if who.client == nil || !slices.Contains(who.client.Grants, GrantClientCredentials) {
 			return Token{}, refuse(CodeUnauthorizedClient, "this client may not use the grant type %s", GrantClientCredentials)
 		}
-		held, err := s.rolesOfKey(&who.key)
-		if err != nil {
-			return Token{}, err
-		}
-		roles, err := s.roles(ctx, m, held)
-		if err != nil {
-			return Token{}, err
-		}
-		sub := subject{key: &who.key, scopes: who.client.Scopes, roles: roles, audiences: who.client.Audiences}
-		return s.sign(ctx, m, sub, request{r.Scopes, r.Resources})
+		r.Client.Agent = plainOf(r.Client.Agent, r.Client.Secret, maxAgent)
+		return s.give(ctx, m, subject{key: &who.key, scopes: who.client.Scopes, audiences: who.client.Audiences}, r)
 	})
 }
 
@@ -121,16 +132,13 @@ func (s *Service) authenticate(ctx context.Context, m *making, auth ClientAuth) 
 	if auth.ID == "" || auth.Secret == "" {
 		return authenticated{}, errClient
 	}
-	kind, err := apikey.Parse(auth.Secret)
-	if err != nil {
-		return authenticated{}, errClient
+	want := APIKey
+	if kind, err := apikey.Parse(auth.Secret); err == nil && kind != apikey.Key {
+		want = ClientSecret
 	}
-	want := ClientSecret
-	if kind == apikey.Key {
-		want = APIKey
-	}
-	k, err := s.liveKey(ctx, m, auth.Secret, want)
+	k, err := s.liveKey(ctx, m, auth.Secret, want, auth.From)
 	if err != nil {
+		s.attempted(err, m, auth.Secret, auth.From)
 		return authenticated{}, orRefuse(err, errClient)
 	}
 	// A client's API key is no secret of that client: it names a principal.
@@ -148,21 +156,37 @@ func (s *Service) authenticate(ctx context.Context, m *making, auth ClientAuth) 
 	return a, nil
 }
 
+// idOf returns the id under which the record of a secret stands: of one of ours it is
+// made from the text, of one that was imported from its hash. So either is found, or
+// not, by one look-up of the same kind.
+func idOf(secret string) string {
+	if _, err := apikey.Parse(secret); err == nil {
+		return apikey.ID(secret)
+	}
+	return apikey.ImportedID(apikey.HashOf(secret))
+}
+
+// shows reports whether a secret is that of the record.
+func (k *Key) shows(secret string) bool {
+	kind, err := apikey.Parse(secret)
+	if err != nil {
+		kind = apikey.Key
+	}
+	return k.Hash.Equal(apikey.HashOf(secret)) && string(k.Kind) == kind.String() && k.Imported == (err != nil)
+}
+
 // liveKey finds the record of a secret and checks it. NotFound stands for
 // everything that makes it good for nothing.
 //
 // The look-up is by a hash of a text with 256 random bits, and the comparison
 // is one of hashes in constant time: how long it takes tells nothing about any
-// other secret.
-func (s *Service) liveKey(ctx context.Context, m *making, secret string, kind KeyKind) (Key, error) {
-	if form, err := apikey.Parse(secret); err != nil || form.String() != string(kind) {
-		return Key{}, errDead
-	}
-	k, err := s.d.Store.Keys.Get(ctx, RecordKey(s.cfg.Tenant, apikey.ID(secret)))
+// other secret. An imported one is as hard to guess as who made it made it.
+func (s *Service) liveKey(ctx context.Context, m *making, secret string, kind KeyKind, from netip.Addr) (Key, error) {
+	k, err := s.d.Store.Keys.Get(ctx, RecordKey(s.cfg.Tenant, idOf(secret)))
 	if err != nil {
 		return Key{}, err
 	}
-	if !k.Hash.Equal(apikey.HashOf(secret)) || k.Kind != kind || k.Mark != nil || !m.now.Before(k.Expires) {
+	if !k.shows(secret) || k.Kind != kind || k.Mark != nil || k.over(m.now) || s.goes(k.Owner) || !m.now.Before(k.Expires) || !k.from(from) {
 		return Key{}, errDead
 	}
 	targets := keyTargets(&k)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"iter"
 	"maps"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -39,6 +40,8 @@ type plan struct {
 	n     int
 	at    int // -1: nothing goes wrong
 	what  outcome
+	dead  bool // whoever meets it does nothing more
+	died  bool
 	steps []string
 }
 
@@ -47,7 +50,11 @@ func (p *plan) next(name string) outcome {
 	defer p.mu.Unlock()
 	p.n++
 	p.steps = append(p.steps, name)
+	if p.died {
+		return failed
+	}
 	if p.n-1 == p.at {
+		p.died = p.dead
 		return p.what
 	}
 	return fine
@@ -63,6 +70,7 @@ type fakeLog struct {
 	seq      uint64
 	known    uint64 // how far the reader has heard
 	lag      bool   // the reader hears only at Fresh
+	down     bool   // nothing can be committed
 	answers  map[string]commit.Answer
 	requests map[string]commit.Request
 	pending  []func()
@@ -102,7 +110,7 @@ func (l *fakeLog) Commit(_ context.Context, r commit.Request) (commit.Answer, er
 	if l.p != nil {
 		what = l.p.next("commit")
 	}
-	if what == failed {
+	if what == failed || l.down {
 		return commit.Answer{}, errGone
 	}
 	a := l.store(r)
@@ -161,8 +169,11 @@ type fakeTable[T any] struct {
 	p      *plan
 	groups func(T) []string
 	onGet  func()       // called before each read
+	onNew  func()       // called before a record is made
+	onWalk func()       // called before each record that a walk gives
 	behind bool         // the copy has nothing yet
 	old    map[string]T // what the copy has, if it is not what there is
+	stale  bool         // it can't be brought up to date
 	mu     sync.Mutex
 	rows   map[string]T
 }
@@ -200,6 +211,9 @@ func (t *fakeTable[T]) write(name string, do func()) error {
 }
 
 func (t *fakeTable[T]) Create(ctx context.Context, key string, v T) error {
+	if t.onNew != nil {
+		t.onNew()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if _, ok := t.rows[key]; ok {
@@ -238,9 +252,25 @@ func (t *fakeTable[T]) All() iter.Seq2[string, T] {
 	return maps.All(maps.Clone(t.rows))
 }
 
+func (t *fakeTable[T]) Walk(name string) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for _, v := range t.Group(name) {
+			if t.onWalk != nil {
+				t.onWalk()
+			}
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}
+
 func (t *fakeTable[T]) Group(name string) []T {
 	var out []T
-	if t.behind {
+	t.mu.Lock()
+	behind := t.behind
+	t.mu.Unlock()
+	if behind {
 		return nil
 	}
 	for _, v := range t.All() {
@@ -253,23 +283,77 @@ func (t *fakeTable[T]) Group(name string) []T {
 	return out
 }
 
+func (t *fakeTable[T]) Size(group string) int { return len(t.Group(group)) }
+
+func (t *fakeTable[T]) Stored(_ context.Context, tenant string) (out []string, _ error) {
+	for key := range t.All() {
+		if strings.HasPrefix(key, tenant+".") {
+			out = append(out, key)
+		}
+	}
+	return out, nil
+}
+
 func (t *fakeTable[T]) Ready() error { return nil }
 
-type fakeSigner struct{}
+func (t *fakeTable[T]) Fresh(context.Context) error {
+	if t.stale {
+		return errGone
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.behind = false
+	return nil
+}
 
-func (fakeSigner) Signer(context.Context, string) (issuer.Signer, error) { return fakeSigner{}, nil }
-func (fakeSigner) Sign(string, jwt.Claims) (string, error)               { return "token", nil }
+// Peek is of a copy that is never behind.
+func (t *fakeTable[T]) Peek(key string) (T, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v, ok := t.rows[key]
+	return v, ok
+}
+
+type fakeSigner struct{ last *issuer.Claims }
+
+func (f fakeSigner) Signer(context.Context, string) (issuer.Signer, error) { return f, nil }
+func (fakeSigner) Gone(context.Context, string) error                      { return nil }
+func (f fakeSigner) Sign(_ string, c jwt.Claims) (string, error) {
+	if c, ok := c.(*issuer.Claims); ok && f.last != nil {
+		*f.last = *c
+	}
+	return "token", nil
+}
 
 // bench is a Service on fakes.
 type bench struct {
 	*issuer.Service
-	p        *plan
-	log      *fakeLog
-	keys     *fakeTable[issuer.Key]
-	clients  *fakeTable[issuer.Client]
-	roles    *fakeTable[issuer.Role]
-	bindings *fakeTable[issuer.Binding]
-	tenants  *fakeTable[issuer.Tenant]
+	p          *plan
+	log        *fakeLog
+	principals *fakeTable[issuer.Principal]
+	keys       *fakeTable[issuer.Key]
+	clients    *fakeTable[issuer.Client]
+	roles      *fakeTable[issuer.Role]
+	bindings   *fakeTable[issuer.Binding]
+	tenants    *fakeTable[issuer.Tenant]
+	uses       *fakeTable[issuer.Use]
+	told       []issuer.KeyExpiring
+	rotations  []issuer.KeyRotated
+	onTold     func()
+	turn       chan struct{} // is empty while somebody has the turn
+
+	presented issuer.Claims // what every token says
+	signed    issuer.Claims // what the last token says that was made
+	own       bool          // it is that token that is looked at
+	blind     bool          // every token is taken
+}
+
+func (b *bench) Verify(context.Context, string) (issuer.Verified, error) {
+	shown := b.presented
+	if b.own {
+		shown = b.signed
+	}
+	return issuer.Verified{Token: shown, Active: b.blind || !b.hit(shown)}, nil
 }
 
 func table[T any](p *plan, name string, groups func(T) []string) *fakeTable[T] {
@@ -280,19 +364,42 @@ func newBench(t testing.TB) *bench {
 	t.Helper()
 	p := &plan{at: -1}
 	b := &bench{
-		p: p, log: newLog(p), keys: table(p, "keys", issuer.KeyGroups), clients: table(p, "clients", issuer.ClientGroups),
+		p: p, log: newLog(p), principals: table(p, "principals", issuer.PrincipalGroups), keys: table(p, "keys", issuer.KeyGroups), clients: table(p, "clients", issuer.ClientGroups),
 		roles: table(p, "roles", issuer.RoleGroups), bindings: table(p, "bindings", issuer.BindingGroups),
-		tenants: table(p, "tenants", func(issuer.Tenant) []string { return nil }),
+		turn: make(chan struct{}, 1), tenants: table(p, "tenants", issuer.TenantGroups), uses: table(&plan{at: -1}, "uses", func(issuer.Use) []string { return nil }),
 	}
 	s, err := issuer.New(issuer.Config{Issuer: "https://quash.test", Tenant: "default"}, issuer.Deps{
-		Store:  &issuer.Store{Tenants: b.tenants, Keys: b.keys, Clients: b.clients, Roles: b.roles, Bindings: b.bindings},
-		Reader: b.log, Committer: b.log, Signers: fakeSigner{}, Verifier: nil, Log: zap.NewNop(), Now: time.Now, Rand: rand.Reader,
+		Store: &issuer.Store{Tenants: b.tenants, Principals: b.principals, Keys: b.keys, Clients: b.clients, Roles: b.roles, Bindings: b.bindings, Uses: b.uses, Turn: b.turns},
+		Expiring: func(_ context.Context, e issuer.KeyExpiring) error {
+			b.told = append(b.told, e)
+			if b.onTold != nil {
+				b.onTold()
+			}
+			return nil
+		},
+		Rotated: func(_ context.Context, r issuer.KeyRotated) error {
+			b.keys.mu.Lock()
+			defer b.keys.mu.Unlock()
+			b.rotations = append(b.rotations, r)
+			return nil
+		},
+		Reader: b.log, Committer: b.log, Signers: fakeSigner{&b.signed}, Verifier: b, Log: zap.NewNop(), Now: time.Now, Rand: rand.Reader,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.Service = s
+	b.turn <- struct{}{}
 	return b
+}
+
+func (b *bench) turns(ctx context.Context, _ string) (done func(), err error) {
+	select {
+	case <-b.turn:
+		return func() { b.turn <- struct{}{} }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 func operator() issuer.Caller {

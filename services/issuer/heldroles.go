@@ -3,6 +3,7 @@ package issuer
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
@@ -23,6 +24,7 @@ type heldRole struct {
 	role    RoleRef
 	binding revoke.Key
 	stamp   revoke.Stamp
+	until   time.Time // zero: it does not end by itself
 }
 
 // rolesOf returns what a subject holds by bindings. A binding that is ending
@@ -35,18 +37,13 @@ func (s *Service) rolesOf(subject string) ([]heldRole, error) {
 		if b.Mark != nil {
 			return nil, problem.New(problem.Unavailable, "a binding is being taken away; try again")
 		}
-		out = append(out, heldRole{b.Role, target(b.Tenant, revoke.KindBinding, b.BindingID()), b.Stamp})
+		out = append(out, heldRole{b.Role, target(b.Tenant, revoke.KindBinding, b.BindingID()), b.Stamp, b.Expires})
 	}
 	return out, nil
 }
 
-// rolesOfKey returns what an API key or client secret holds.
-func (s *Service) rolesOfKey(k *Key) ([]heldRole, error) {
-	var out []heldRole
-	for _, r := range k.Roles {
-		id := revoke.PairID(k.Owner, r.ID)
-		out = append(out, heldRole{r, target(k.Tenant, revoke.KindBinding, id), k.Stamp})
-	}
+// holders are the subjects whose bindings count for the key.
+func (k *Key) holders() []string {
 	subjects := []string{k.ClientID()}
 	if k.Kind == APIKey && k.Client != "" {
 		// A client's roles are the client's own; the key acts within it.
@@ -55,7 +52,17 @@ func (s *Service) rolesOfKey(k *Key) ([]heldRole, error) {
 	if k.OwnerRoles {
 		subjects = append(subjects, k.Owner)
 	}
-	for _, subject := range subjects {
+	return subjects
+}
+
+// rolesOfKey returns what an API key or client secret holds.
+func (s *Service) rolesOfKey(k *Key) ([]heldRole, error) {
+	var out []heldRole
+	for _, r := range k.Roles {
+		id := revoke.PairID(k.Owner, r.ID)
+		out = append(out, heldRole{role: r, binding: target(k.Tenant, revoke.KindBinding, id), stamp: k.Stamp})
+	}
+	for _, subject := range k.holders() {
 		more, err := s.rolesOf(subject)
 		if err != nil {
 			return nil, err
@@ -70,6 +77,7 @@ type effective struct {
 	names  []string
 	scopes []string
 	via    []revoke.Key
+	until  time.Time // when the first of them ends by itself; zero: none does
 }
 
 // roles reads the records of held roles and leaves out what is gone or hit: a
@@ -77,6 +85,9 @@ type effective struct {
 func (s *Service) roles(ctx context.Context, m *making, held []heldRole) (effective, error) {
 	var e effective
 	for _, h := range held {
+		if !h.until.IsZero() && h.until.Unix() <= m.now.Unix() {
+			continue // tokens end at whole seconds: none could carry it any more
+		}
 		role, err := s.d.Store.Roles.Get(ctx, RoleKey(s.cfg.Tenant, h.role.Name))
 		if problem.KindOf(err) == problem.NotFound && err != nil || err == nil && role.ID != h.role.ID {
 			continue
@@ -84,11 +95,14 @@ func (s *Service) roles(ctx context.Context, m *making, held []heldRole) (effect
 		if err != nil {
 			return effective{}, err
 		}
+		roleKey := target(role.Tenant, revoke.KindRole, role.ID)
+		hit1, err1 := m.hit(role.Stamp, roleKey)
+		if err1 == nil && hit1 && role.Mark != nil && len(role.Mark.Next) == 0 {
+			continue // its end is durable; to remove all its bindings may take a while
+		}
 		if role.Mark != nil {
 			return effective{}, problem.New(problem.Unavailable, "role %q is being changed; try again", role.Name)
 		}
-		roleKey := target(role.Tenant, revoke.KindRole, role.ID)
-		hit1, err1 := m.hit(role.Stamp, roleKey)
 		hit2, err2 := m.hit(h.stamp, h.binding)
 		switch {
 		case err1 != nil:
@@ -98,13 +112,16 @@ func (s *Service) roles(ctx context.Context, m *making, held []heldRole) (effect
 		case hit1 || hit2:
 			continue
 		}
-		e.add(&role, roleKey, h.binding)
+		e.add(&role, h.until, roleKey, h.binding)
 	}
 	slices.Sort(e.names)
 	return e, nil
 }
 
-func (e *effective) add(r *Role, keys ...revoke.Key) {
+func (e *effective) add(r *Role, until time.Time, keys ...revoke.Key) {
+	if !until.IsZero() && (e.until.IsZero() || until.Before(e.until)) {
+		e.until = until
+	}
 	if !slices.Contains(e.names, r.Name) {
 		e.names = append(e.names, r.Name)
 	}

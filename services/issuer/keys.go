@@ -2,7 +2,9 @@ package issuer
 
 import (
 	"context"
+	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quash-project/quash/shared/apikey"
@@ -22,7 +24,10 @@ type NewKey struct {
 	Roles      []string // by name
 	OwnerRoles bool
 	Audiences  []string
-	Life       time.Duration // 0: DefaultKeyLife
+	Networks   []netip.Prefix // from which it may be used; empty: from everywhere
+	RateLimit  int            // exchanges a minute; 0: no limit
+	Labels     map[string]string
+	Life       time.Duration // 0: that of the policy
 	Reason     string
 }
 
@@ -38,10 +43,13 @@ func (s *Service) checkNewKey(c Caller, n *NewKey) error {
 	if err := s.checkTenant(c); err != nil {
 		return err
 	}
-	if err := checkOwner(n.Owner); err != nil {
+	if err := checkPrincipal("owner", n.Owner); err != nil {
 		return err
 	}
 	if err := checkText("name", n.Name, true); err != nil {
+		return err
+	}
+	if err := checkLabels(n.Labels); err != nil {
 		return err
 	}
 	if err := checkScopes(c, n.Scopes); err != nil {
@@ -50,18 +58,27 @@ func (s *Service) checkNewKey(c Caller, n *NewKey) error {
 	if len(n.Roles) > MaxRoles {
 		return problem.FieldError("roles", "%d roles: a key can have %d", len(n.Roles), MaxRoles)
 	}
+	if err := checkNetworks(n.Networks); err != nil {
+		return err
+	}
+	if err := checkRate(n.RateLimit); err != nil {
+		return err
+	}
 	return checkAudiences("audiences", n.Audiences)
 }
 
 // makeKey makes an API key or a client secret from what was checked by itself;
 // here it is checked against records and view.
 func (s *Service) makeKey(ctx context.Context, c Caller, n NewKey, kind KeyKind) (Key, apikey.Text, error) {
-	life := n.Life
-	if life == 0 {
-		life = DefaultKeyLife
+	life, err := s.cfg.Keys.lifeOf(n.Life)
+	if err != nil {
+		return Key{}, apikey.Text{}, err
 	}
-	if life < time.Minute || life > MaxKeyLife {
-		return Key{}, apikey.Text{}, problem.FieldError("expires_in", "%v: want 1m to %v (400 days)", life, MaxKeyLife)
+	if err := s.madeBefore(ctx, c); err != nil {
+		return Key{}, apikey.Text{}, err
+	}
+	if err := s.roomForKey(ctx); err != nil {
+		return Key{}, apikey.Text{}, err
 	}
 	form := apikey.Key
 	if kind == ClientSecret {
@@ -72,36 +89,13 @@ func (s *Service) makeKey(ctx context.Context, c Caller, n NewKey, kind KeyKind)
 		return Key{}, apikey.Text{}, err
 	}
 	k, err := stampFirst(ctx, s, true, func(m *making) (Key, error) {
-		now := m.now.UTC().Truncate(time.Millisecond)
-		k := Key{
-			ID: apikey.ID(secret.Reveal()), Kind: kind, Tenant: c.Tenant, Hash: apikey.HashOf(secret.Reveal()),
-			Name: n.Name, Owner: n.Owner, Client: n.Client, Scopes: union(nil, n.Scopes), OwnerRoles: n.OwnerRoles,
-			Audiences: union(nil, n.Audiences), Stamp: m.stamp, Created: now, Expires: now.Add(life), Meta: s.meta(c, n.Reason),
+		k := s.newKey(m, c, &n, kind)
+		k.ID, k.Hash, k.Expires = apikey.ID(secret.Reveal()), apikey.HashOf(secret.Reveal()), k.Created.Add(life)
+		if err := s.furnishKey(ctx, m, c, &n, &k); err != nil {
+			return Key{}, err
 		}
-		if err := s.standing(ctx, n.Client); err != nil {
-			return Key{}, notFoundField(err, "client_id", "there is no client %q", n.Client)
-		}
-		if n.Client != "" {
-			if _, err := s.liveClient(ctx, m, n.Client); err != nil {
-				return Key{}, notFoundField(err, "client_id", "there is no client %q, or it is held", n.Client)
-			}
-		}
-		if m.held(target(c.Tenant, revoke.KindPrincipal, n.Owner)) {
-			return Key{}, problem.FieldError("owner", "%q is held: release it first", n.Owner)
-		}
-		for _, name := range n.Roles {
-			r, err := s.giveRole(ctx, m, c, "roles", name)
-			if err != nil {
-				return Key{}, err
-			}
-			k.Roles = append(k.Roles, r.Ref())
-		}
-		if n.OwnerRoles {
-			held, err := s.rolesOf(n.Owner)
-			if err != nil {
-				return Key{}, err
-			}
-			if err := s.mayGive(ctx, c, "owner_roles", nil, held); err != nil {
+		if c.Try != nil {
+			if err := c.Try.Makes(ctx, revoke.Target{Kind: revoke.KindKey, ID: k.ID}.String()); err != nil {
 				return Key{}, err
 			}
 		}
@@ -111,6 +105,65 @@ func (s *Service) makeKey(ctx context.Context, c Caller, n NewKey, kind KeyKind)
 		return Key{}, apikey.Text{}, err
 	}
 	return k, secret, nil
+}
+
+// newKey is the record of a key, without its secret, end and roles.
+func (s *Service) newKey(m *making, c Caller, n *NewKey, kind KeyKind) Key {
+	return Key{
+		Kind: kind, Tenant: c.Tenant, Name: n.Name, Labels: n.Labels, Creator: c.Actor, Owner: n.Owner, Client: n.Client, Scopes: union(nil, n.Scopes), OwnerRoles: n.OwnerRoles,
+		Audiences: union(nil, n.Audiences), Networks: n.Networks, RateLimit: n.RateLimit,
+		Stamp: m.stamp, Created: m.now.UTC().Truncate(time.Millisecond), Meta: s.meta(c, n.Reason),
+	}
+}
+
+// furnishKey gives a new key its roles, and checks what it is to belong to.
+func (s *Service) furnishKey(ctx context.Context, m *making, c Caller, n *NewKey, k *Key) error {
+	if err := s.standing(ctx, n.Client); err != nil {
+		return notFoundField(err, "client_id", "there is no client %q", n.Client)
+	}
+	if n.Client != "" {
+		if _, err := s.liveClient(ctx, m, n.Client); err != nil {
+			return notFoundField(err, "client_id", "there is no client %q, or it is held", n.Client)
+		}
+	}
+	if s.goes(n.Owner) {
+		return goingAway("owner", n.Owner)
+	}
+	if m.held(target(c.Tenant, revoke.KindPrincipal, n.Owner)) {
+		return problem.FieldError("owner", "%q is held: release it first", n.Owner)
+	}
+	for _, name := range n.Roles {
+		r, err := s.giveRole(ctx, m, c, "roles", name)
+		if err != nil {
+			return err
+		}
+		k.Roles = append(k.Roles, r.Ref())
+	}
+	if !n.OwnerRoles {
+		return nil
+	}
+	held, err := s.rolesOf(n.Owner)
+	if err != nil {
+		return err
+	}
+	return s.mayGive(ctx, c, "owner_roles", nil, held)
+}
+
+// madeBefore refuses a request of which an earlier try, cut off before it could
+// say so, has made something with a secret.
+func (s *Service) madeBefore(ctx context.Context, c Caller) error {
+	if c.Try == nil || c.Try.Earlier() == "" {
+		return nil
+	}
+	made := c.Try.Earlier()
+	_, err := s.d.Store.Keys.Load(ctx, RecordKey(c.Tenant, strings.TrimPrefix(made, revoke.KindKey.String()+":")))
+	switch {
+	case err == nil:
+		return problem.MadeBefore(made)
+	case problem.KindOf(err) == problem.NotFound:
+		return nil
+	}
+	return err
 }
 
 // giveRole reads a role that the caller wants to give to somebody: it must be
@@ -171,61 +224,54 @@ func (s *Service) Key(ctx context.Context, c Caller, id string) (Key, error) {
 	return k, err
 }
 
-// KeyFilter narrows a list. Empty parts don't.
-type KeyFilter struct {
-	Owner  string
-	Client string
-	Kind   KeyKind
-}
-
-// Keys returns the keys of the tenant that fit, oldest first.
-func (s *Service) Keys(_ context.Context, c Caller, f KeyFilter) ([]Key, error) {
-	if err := s.checkTenant(c); err != nil {
-		return nil, err
-	}
-	var out []Key
-	add := func(k Key) {
-		if k.Tenant == c.Tenant && (f.Owner == "" || k.Owner == f.Owner) && (f.Client == "" || k.Client == f.Client) && (f.Kind == "" || k.Kind == f.Kind) {
-			out = append(out, k)
-		}
-	}
-	switch {
-	case f.Client != "":
-		for _, k := range s.d.Store.Keys.Group(ClientGroup(c.Tenant, f.Client)) {
-			add(k)
-		}
-	case f.Owner != "":
-		for _, k := range s.d.Store.Keys.Group(OwnerGroup(c.Tenant, f.Owner)) {
-			add(k)
-		}
-	default:
-		for _, k := range s.d.Store.Keys.All() {
-			add(k)
-		}
-	}
-	slices.SortFunc(out, func(a, b Key) int { return byAge(a.Created, a.ID, b.Created, b.ID) })
-	return out, nil
-}
-
-// DeleteKey ends an API key or client secret and removes its record.
-func (s *Service) DeleteKey(ctx context.Context, c Caller, id, reason string) (Ended, error) {
+// DeleteKey ends an API key or client secret and removes its record. The last one that
+// rules the tenant stays; to cut off even that one, revoke it.
+func (s *Service) DeleteKey(ctx context.Context, c Caller, id, reason string, only ...If[Key]) (Ended, error) {
 	k, err := s.Key(ctx, c, id)
 	if err != nil {
 		return Ended{}, err
 	}
-	a, err := end(ctx, s, s.keysMarkable(), RecordKey(k.Tenant, k.ID), func(k Key) (*endings.Mark, error) {
-		m, err := endings.NewMark(s.d.Rand, s.meta(c, reason), commit.Target{Kind: revoke.KindKey, ID: k.ID})
+	if err := s.d.Store.Bindings.Fresh(ctx); err != nil {
+		return Ended{}, err
+	}
+	if s.mayRule(&k) {
+		return s.endingRuler(ctx, c, leaving{key: k.ID}, func(ctx context.Context) (Ended, error) {
+			return s.endKey(ctx, c, &k, reason, only...)
+		})
+	}
+	return s.endKey(ctx, c, &k, reason, only...)
+}
+
+// endKey is DeleteKey for whoever has the key itself, or made it for nobody.
+func (s *Service) endKey(ctx context.Context, c Caller, k *Key, reason string, only ...If[Key]) (Ended, error) {
+	stands := *k
+	a, err := end(ctx, s, c, s.keysMarkable(), RecordKey(k.Tenant, k.ID), func(k Key) (*endings.Mark, error) {
+		if err := check(k, only); err != nil {
+			return nil, err
+		}
+		stands = k
+		m, err := s.newMark(c, reason, commit.Target{Kind: revoke.KindKey, ID: k.ID})
 		if err == nil {
-			m.Record = true
+			// The id of an imported key comes again with its hash: the log remembers its end
+			// for as long as any key could live, so that no import brings it back.
+			m.Record = !k.Imported
 		}
 		return m, err
 	})
-	return Ended{Target: revoke.Target{Kind: revoke.KindKey, ID: k.ID}.String(), Answer: a}, err
+	e := Ended{Target: revoke.Target{Kind: revoke.KindKey, ID: k.ID}.String(), Answer: a}
+	if stands.Rotation != nil {
+		e.Next = stands.Rotation.Next
+		if err == nil {
+			s.counts.rotatedOut.Add(1)
+			s.tellRotation(ctx, &stands, RotationEnded)
+		}
+	}
+	return e, err
 }
 
 // RenewKey gives the key a new stamp: cuts that hit it until now do so no more.
 // An ended key stays dead.
-func (s *Service) RenewKey(ctx context.Context, c Caller, id, reason string) (Key, error) {
+func (s *Service) RenewKey(ctx context.Context, c Caller, id, reason string, only ...If[Key]) (Key, error) {
 	k, err := s.Key(ctx, c, id)
 	if err != nil {
 		return Key{}, err
@@ -243,25 +289,16 @@ func (s *Service) RenewKey(ctx context.Context, c Caller, id, reason string) (Ke
 		if err := s.mayGive(ctx, c, "id", k.Scopes, held); err != nil {
 			return Key{}, err
 		}
+		meta := s.meta(c, reason)
 		return s.d.Store.Keys.Change(ctx, RecordKey(k.Tenant, k.ID), func(k Key) (Key, error) {
 			if k.Mark != nil {
 				return k, problem.New(problem.Conflict, "the key is ending")
 			}
-			k.Stamp, k.Meta = m.stamp, s.meta(c, reason)
+			if err := meets(k, k.Meta, meta, only); err != nil {
+				return k, err
+			}
+			k.Stamp, k.Meta = m.stamp, meta
 			return k, nil
 		})
 	})
-}
-
-func byAge(a time.Time, aID string, b time.Time, bID string) int {
-	if c := a.Compare(b); c != 0 {
-		return c
-	}
-	switch {
-	case aID < bID:
-		return -1
-	case aID > bID:
-		return 1
-	}
-	return 0
 }

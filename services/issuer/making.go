@@ -45,7 +45,7 @@ func stampFirst[T any](ctx context.Context, s *Service, fresh bool, fn func(m *m
 		}
 	}
 	for first := true; ; first = false {
-		m, err := s.begin()
+		m, err := s.begin(ctx)
 		if err != nil {
 			return zero, err
 		}
@@ -66,7 +66,7 @@ func stampFirst[T any](ctx context.Context, s *Service, fresh bool, fn func(m *m
 	}
 }
 
-func (s *Service) begin() (*making, error) {
+func (s *Service) begin(ctx context.Context) (*making, error) {
 	staleness, err := s.d.Reader.Check()
 	if err == nil && staleness > s.cfg.Limit {
 		err = fmt.Errorf("the view may be %v old", staleness)
@@ -77,11 +77,12 @@ func (s *Service) begin() (*making, error) {
 	if err := s.d.Store.Ready(); err != nil {
 		return nil, problem.Wrap(problem.Unavailable, err, "the records may be out of date, so nothing can be issued; try again")
 	}
-	return &making{
+	m := &making{
 		stamp: s.d.Reader.Stamp(), // first: before any record is read
 		read:  s.d.Reader.Position().Stamp,
 		view:  s.d.Reader.View(), now: s.d.Now(), base: s.base,
-	}, nil
+	}
+	return m, s.Present(ctx)
 }
 
 // hit reports whether a record with this stamp is dead by one of its targets,

@@ -137,7 +137,7 @@ func TestFirstOperatorIsMadeOnce(t *testing.T) {
 	ctx := t.Context()
 	must(t, 0, b.EnsureRoles(ctx))
 	must(t, 0, b.EnsureRoles(ctx))
-	if len(b.roles.rows) != 4 {
+	if len(b.roles.rows) != len(rights.Roles(true))+len(rights.StartingRoles()) {
 		t.Fatalf("%d roles", len(b.roles.rows))
 	}
 	if _, err := b.EnsureOperator(ctx, func(string, string) error { return errTest }); err == nil {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
@@ -17,9 +19,59 @@ func (s *Service) system() Caller {
 }
 
 // EnsureRoles makes the fixed roles that are missing, and gives those that are
-// there what a newer version adds. It may be done by every replica at each start.
+// there what a newer version adds; a tenant that has just begun gets those that it may
+// change, too. It may be done by every replica at each start.
 func (s *Service) EnsureRoles(ctx context.Context) error {
-	for _, fixed := range rights.Roles() {
+	if err := s.ensureFixed(ctx); err != nil {
+		return err
+	}
+	t, err := s.ensureRecord(ctx)
+	if err != nil || t.Started {
+		return err
+	}
+	for _, r := range rights.StartingRoles() {
+		_, err := s.makeRole(ctx, s.system(), r.Name, r.Scopes, false, "a role to begin with")
+		if err != nil && problem.KindOf(err) != problem.Conflict { // another replica was faster
+			return fmt.Errorf("role %s: %w", r.Name, err)
+		}
+	}
+	_, err = s.d.Store.Tenants.Change(ctx, s.cfg.Tenant, func(t Tenant) (Tenant, error) {
+		t.Started = true
+		return t, nil
+	})
+	return err
+}
+
+// EnsureTenants is EnsureRoles for every other tenant. What fails is logged: it is done at
+// the next start, or when the tenant gets another admin's key.
+func (s *Service) EnsureTenants(ctx context.Context) {
+	for _, t := range s.d.Store.Tenants.All() {
+		if t.Name == s.home.cfg.Tenant || t.Mark != nil {
+			continue
+		}
+		if err := s.In(t.Name).EnsureRoles(ctx); err != nil {
+			s.d.Log.Warn("the roles of a tenant could not be made", zap.String("tenant", t.Name), zap.Error(err))
+		}
+	}
+}
+
+// ensureRecord returns the tenant's record. That of the installation's own tenant is made at
+// its first start.
+func (s *Service) ensureRecord(ctx context.Context) (Tenant, error) {
+	t, err := s.d.Store.Tenants.Load(ctx, s.cfg.Tenant)
+	if !s.isHome() || problem.KindOf(err) != problem.NotFound {
+		return t, err
+	}
+	t = Tenant{Name: s.cfg.Tenant, Created: s.d.Now().UTC().Truncate(time.Millisecond), Meta: s.meta(s.system(), "first start")}
+	err = s.d.Store.Tenants.Create(ctx, t.Name, t)
+	if problem.KindOf(err) == problem.Conflict {
+		return s.d.Store.Tenants.Load(ctx, s.cfg.Tenant)
+	}
+	return t, err
+}
+
+func (s *Service) ensureFixed(ctx context.Context) error {
+	for _, fixed := range rights.Roles(s.isHome()) {
 		key := RoleKey(s.cfg.Tenant, fixed.Name)
 		r, err := s.d.Store.Roles.Load(ctx, key)
 		if problem.KindOf(err) == problem.NotFound {
@@ -60,14 +112,7 @@ const FirstOperator = "operator"
 // It reports whether this call made the key. Several replicas may call it at
 // once; one of them makes the key that counts.
 func (s *Service) EnsureOperator(ctx context.Context, save func(id, secret string) error) (bool, error) {
-	t, err := s.d.Store.Tenants.Load(ctx, s.cfg.Tenant)
-	if problem.KindOf(err) == problem.NotFound {
-		t = Tenant{Name: s.cfg.Tenant, Created: s.d.Now().UTC().Truncate(time.Millisecond), Meta: s.meta(s.system(), "first start")}
-		err = s.d.Store.Tenants.Create(ctx, t.Name, t)
-		if problem.KindOf(err) == problem.Conflict {
-			t, err = s.d.Store.Tenants.Load(ctx, s.cfg.Tenant)
-		}
-	}
+	t, err := s.ensureRecord(ctx)
 	if err != nil {
 		return false, fmt.Errorf("first operator: %w", err)
 	}
@@ -75,13 +120,13 @@ func (s *Service) EnsureOperator(ctx context.Context, save func(id, secret strin
 		return false, nil
 	}
 	k, secret, err := s.CreateKey(ctx, s.system(), NewKey{
-		Owner: FirstOperator, Name: "first operator", Roles: []string{rights.Operator}, Life: MaxKeyLife, Reason: "first start of an empty installation",
+		Owner: FirstOperator, Name: "first operator", Roles: []string{rights.Operator}, Life: s.cfg.Keys.MaxLife, Reason: "first start of an empty installation",
 	})
 	if err != nil {
 		return false, fmt.Errorf("first operator: %w", err)
 	}
 	if err := save(k.ID, secret.Reveal()); err != nil {
-		_, _ = s.DeleteKey(ctx, s.system(), k.ID, "it could not be handed over") // nobody has it
+		_, _ = s.endKey(ctx, s.system(), &k, "it could not be handed over") // nobody has it
 		return false, fmt.Errorf("first operator: hand over the key: %w", err)
 	}
 	t, err = s.d.Store.Tenants.Change(ctx, s.cfg.Tenant, func(t Tenant) (Tenant, error) {
@@ -94,7 +139,7 @@ func (s *Service) EnsureOperator(ctx context.Context, save func(id, secret strin
 		return false, fmt.Errorf("first operator: %w", err)
 	}
 	if t.Operator != k.ID {
-		_, err := s.DeleteKey(ctx, s.system(), k.ID, "another replica made the first operator's key")
+		_, err := s.endKey(ctx, s.system(), &k, "another replica made the first operator's key")
 		return false, err
 	}
 	return true, s.endUnclaimed(ctx, k.ID)
@@ -109,34 +154,38 @@ const OperatorKeyLife = 24 * time.Hour
 // since nobody else could; a hold is not undone on the way.
 func (s *Service) BreakGlassOperator(ctx context.Context, actor, reason string, life time.Duration) (Key, apikey.Text, error) {
 	c := Caller{Actor: actor, Tenant: s.cfg.Tenant, Scopes: rights.All()}
-	if err := s.EnsureRoles(ctx); err != nil {
+	if err := s.mendRole(ctx, c, rights.Operator, reason); err != nil {
 		return Key{}, apikey.Text{}, err
 	}
+	if life == 0 {
+		life = min(OperatorKeyLife, s.cfg.Keys.MaxLife)
+	}
+	return s.CreateKey(ctx, c, NewKey{
+		Owner: FirstOperator, Name: "break-glass", Roles: []string{rights.Operator}, Life: life, Reason: reason,
+	})
+}
+
+// mendRole makes a fixed role that was cut or deleted good again, for whoever lets somebody
+// in by it.
+func (s *Service) mendRole(ctx context.Context, c Caller, name, reason string) error {
+	if err := s.EnsureRoles(ctx); err != nil {
+		return err
+	}
 	cut, err := stampFirst(ctx, s, true, func(m *making) (bool, error) {
-		r, err := s.d.Store.Roles.Load(ctx, RoleKey(c.Tenant, rights.Operator))
+		r, err := s.d.Store.Roles.Load(ctx, RoleKey(c.Tenant, name))
 		if err != nil {
 			return false, err
 		}
 		key := target(r.Tenant, revoke.KindRole, r.ID)
 		if m.held(key) {
-			return false, problem.New(problem.Conflict, "held: the tenant, its issuer, or the role operator (role:%s); release it first, see the holds", r.ID)
+			return false, problem.New(problem.Conflict, "held: the tenant, its issuer, or the role %s (role:%s); release it first, see the holds", name, r.ID)
 		}
 		return m.hit(r.Stamp, key)
 	})
-	if err != nil {
-		return Key{}, apikey.Text{}, err
+	if err == nil && cut {
+		_, err = s.RenewRole(ctx, c, name, reason)
 	}
-	if cut {
-		if _, err := s.RenewRole(ctx, c, rights.Operator, reason); err != nil {
-			return Key{}, apikey.Text{}, err
-		}
-	}
-	if life == 0 {
-		life = OperatorKeyLife
-	}
-	return s.CreateKey(ctx, c, NewKey{
-		Owner: FirstOperator, Name: "break-glass", Roles: []string{rights.Operator}, Life: life, Reason: reason,
-	})
+	return err
 }
 
 // endUnclaimed ends keys of the first operator's that were made before a crash
@@ -147,8 +196,8 @@ func (s *Service) endUnclaimed(ctx context.Context, handedOver string) error {
 		return err
 	}
 	for _, k := range keys {
-		if k.ID != handedOver && k.Meta.Actor == s.system().Actor {
-			if _, err := s.DeleteKey(ctx, s.system(), k.ID, "it was never handed over"); err != nil {
+		if k.ID != handedOver && k.Meta.Actor == s.system().Actor && k.Creator == s.system().Actor {
+			if _, err := s.endKey(ctx, s.system(), &k, "it was never handed over"); err != nil {
 				return err
 			}
 		}

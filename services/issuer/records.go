@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
@@ -29,25 +30,81 @@ const (
 	ClientSecret KeyKind = "secret"
 )
 
-// Key is an API key or a client secret. Nothing of it changes but its mark and,
-// by an operator's renewal, its stamp: for other rights make another key.
+// Key is an API key or a client secret. Nothing of it changes but its mark, its rotation,
+// what is noted of it (Warned, Leak) and, by an operator's renewal, its stamp: for other
+// rights make another key.
 type Key struct {
 	ID         string // apikey.ID of the secret
 	Kind       KeyKind
 	Tenant     string
 	Hash       apikey.Hash // of the secret
 	Name       string      // for people
-	Owner      string      // the principal, sub of its tokens; of a client secret the client's id
-	Client     string      // client_id; empty: it is a client of its own
+	Labels     map[string]string
+	Creator    string // who made it, for people; empty: not known
+	Owner      string // the principal, sub of its tokens; of a client secret the client's id
+	Client     string // client_id; empty: it is a client of its own
 	Scopes     []string
-	Roles      []RoleRef // given with the key: see heldRoles
-	OwnerRoles bool      // the roles bound to its owner count too
-	Audiences  []string  // allowed resources; empty: the tenant's default only
+	Roles      []RoleRef      // given with the key: see heldRoles
+	OwnerRoles bool           // the roles bound to its owner count too
+	Audiences  []string       // allowed resources; empty: the tenant's default only
+	Networks   []netip.Prefix // from which it may be used; empty: from everywhere
+	RateLimit  int            // exchanges a minute, of each replica; 0: no limit
+	Imported   bool           // of another system: its id is made from its hash
 	Stamp      revoke.Stamp
 	Created    time.Time
 	Expires    time.Time
+	Warned     time.Time // when it was told last that the end is near; zero: not yet
+	Leak       *Leak     // nil: nothing is known of one
+	Before     []string  // ids of the keys whose place it takes, the newest last: MaxBefore at most
+	Rotation   *Rotation // nil: no key takes its place
 	Meta       endings.Meta
 	Mark       *endings.Mark
+}
+
+// MaxBefore is of how many keys before it a key knows.
+const MaxBefore = 20
+
+// Previous returns the id of the key whose place this one has taken; empty: of none.
+func (k *Key) Previous() string {
+	if len(k.Before) == 0 {
+		return ""
+	}
+	return k.Before[len(k.Before)-1]
+}
+
+// Rotation says that another key takes the place of one.
+type Rotation struct {
+	Next      string // id of the successor
+	Begun     time.Time
+	Until     time.Time // from then on the old key gives nothing
+	By        string
+	Emergency bool // there is no overlap
+	Made      bool // the successor is there, and its secret was handed over
+	// Back ends the successor, after which the key is as before. Since it stands there the
+	// key no longer ends at Until.
+	Back *endings.Mark
+}
+
+// Leak says when and where a key was first seen that should not have been there.
+type Leak struct {
+	At    time.Time
+	Where string
+	From  netip.Addr // of who said so; zero: not known
+}
+
+// Use says when, from where and by what a key was used last, of what this replica or
+// another has written: for people, and it decides nothing.
+type Use struct {
+	Tenant string
+	ID     string     // of the key
+	At     time.Time  // to the minute
+	From   netip.Addr // zero: not known
+	Agent  string     // what the caller's program calls itself; empty: not said
+	Until  time.Time  // the end of the key
+	// Next is the successor of the key, if it had one then; and Times is how often it was
+	// used since.
+	Next  string
+	Times uint64
 }
 
 // ClientID returns the client_id of the key's tokens.
@@ -56,6 +113,29 @@ func (k *Key) ClientID() string {
 		return k.Client
 	}
 	return KeyClientPrefix + k.ID
+}
+
+// PrincipalKind is what a principal is.
+type PrincipalKind string
+
+// The kinds of principals.
+const (
+	Person   PrincipalKind = "person"
+	Workload PrincipalKind = "workload"
+)
+
+// Principal is what is known of a user or a machine. Keys and roles go by its name alone,
+// and need no record.
+type Principal struct {
+	ID      string // the sub of its tokens, and the owner of its keys
+	Tenant  string
+	Birth   string // random: a later record of the name has another
+	Kind    PrincipalKind
+	Name    string // for people
+	Labels  map[string]string
+	Created time.Time
+	Meta    endings.Meta
+	Mark    *endings.Mark
 }
 
 // Client is an OAuth client. Its secrets are Keys, its roles are bindings.
@@ -102,16 +182,33 @@ type Binding struct {
 	Role    RoleRef
 	Stamp   revoke.Stamp
 	Created time.Time
+	Expires time.Time // zero: never
 	Meta    endings.Meta
 	Mark    *endings.Mark
 }
+
+// Ended reports whether the binding has come to its end by itself.
+func (b *Binding) Ended(now time.Time) bool { return !b.Expires.IsZero() && !now.Before(b.Expires) }
 
 // Tenant is what is known of a tenant.
 type Tenant struct {
 	Name     string
 	Operator string // id of the first operator's key, once that was handed over
-	Created  time.Time
-	Meta     endings.Meta
+	Started  bool   // it has been given the roles that it begins with
+	Limits   Limits
+	// Stamp is where the log was when it was made: what is before is of an earlier one of
+	// its name. Zero: nobody had it before.
+	Stamp   revoke.Stamp
+	Created time.Time
+	Meta    endings.Meta
+	Mark    *endings.Mark
+}
+
+// Limits are how much a tenant may have and use. Zero: no limit.
+type Limits struct {
+	Keys            int     // API keys and client secrets
+	Clients         int     //
+	TokensPerSecond float64 // that one replica gives
 }
 
 // BindingID returns the id of the binding as a target.
@@ -123,6 +220,11 @@ func (b *Binding) BindingID() string { return revoke.PairID(b.Subject, b.Role.ID
 
 // RecordKey returns the key of a record with an id of ours.
 func RecordKey(tenant, id string) string { return tenant + "." + id }
+
+// PrincipalKey returns the key of a principal's record.
+func PrincipalKey(tenant, id string) string {
+	return RecordKey(tenant, target(tenant, revoke.KindPrincipal, id).String())
+}
 
 // RoleKey returns the key of a role's record.
 func RoleKey(tenant, name string) string {

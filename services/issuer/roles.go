@@ -6,10 +6,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/endings"
 	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -28,7 +28,7 @@ func (s *Service) CreateRole(ctx context.Context, c Caller, name string, scopes 
 }
 
 func (s *Service) makeRole(ctx context.Context, c Caller, name string, scopes []string, fixed bool, reason string) (Role, error) {
-	id, err := apikey.RandomID(s.d.Rand)
+	id, err := s.newID(c)
 	if err != nil {
 		return Role{}, err
 	}
@@ -39,6 +39,9 @@ func (s *Service) makeRole(ctx context.Context, c Caller, name string, scopes []
 		}
 		err := s.d.Store.Roles.Create(ctx, RoleKey(r.Tenant, r.Name), r)
 		if err != nil && problem.KindOf(err) == problem.Conflict {
+			if have, loadErr := s.d.Store.Roles.Load(ctx, RoleKey(r.Tenant, r.Name)); loadErr == nil && have.ID == id {
+				return have, nil // by a try before
+			}
 			err = problem.Wrap(problem.Conflict, err, "there is a role %q already", name)
 		}
 		return r, err
@@ -65,12 +68,7 @@ func (s *Service) Roles(_ context.Context, c Caller) ([]Role, error) {
 	if err := s.checkTenant(c); err != nil {
 		return nil, err
 	}
-	var out []Role
-	for _, r := range s.d.Store.Roles.All() {
-		if r.Tenant == c.Tenant {
-			out = append(out, r)
-		}
-	}
+	out := s.d.Store.Roles.Group(TenantGroup(c.Tenant))
 	slices.SortFunc(out, func(a, b Role) int { return byAge(time.Time{}, a.Name, time.Time{}, b.Name) })
 	return out, nil
 }
@@ -79,7 +77,7 @@ var errFixed = problem.New(problem.Conflict, "this role is one of Quash's own an
 
 // SetRole changes the scopes of a role. What only gives is a write; what takes a
 // scope away is an ending: tokens made with the role until now are cut.
-func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []string, reason string) (Role, *Ended, error) {
+func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []string, reason string, only ...If[Role]) (Role, *Ended, error) {
 	r, err := s.Role(ctx, c, name)
 	if err != nil {
 		return Role{}, nil, err
@@ -91,9 +89,9 @@ func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []s
 	if err := checkScopes(Caller{Scopes: union(slices.Clone(c.Scopes), r.Scopes)}, scopes); err != nil {
 		return Role{}, nil, err
 	}
-	key := RoleKey(r.Tenant, r.Name)
+	key, meta := RoleKey(r.Tenant, r.Name), s.meta(c, reason)
 	if narrows(r.Scopes, scopes) {
-		ended, err := s.narrowRole(ctx, c, r, scopes, reason)
+		ended, err := s.narrowRole(ctx, c, r, scopes, reason, only)
 		if err != nil {
 			return Role{}, nil, err
 		}
@@ -101,10 +99,13 @@ func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []s
 		return r, &ended, err
 	}
 	r, err = s.d.Store.Roles.Change(ctx, key, func(now Role) (Role, error) {
+		if err := meets(now, now.Meta, meta, only); err != nil {
+			return now, err
+		}
 		if now.ID != r.ID || now.Mark != nil || narrows(now.Scopes, scopes) {
 			return now, problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
 		}
-		now.Scopes, now.Meta = scopes, s.meta(c, reason)
+		now.Scopes, now.Meta = scopes, meta
 		return now, nil
 	})
 	return r, nil, err
@@ -115,7 +116,7 @@ func narrows(have, next []string) bool {
 	return slices.ContainsFunc(have, func(sc string) bool { return !slices.Contains(next, sc) })
 }
 
-func (s *Service) narrowRole(ctx context.Context, c Caller, r Role, scopes []string, reason string) (Ended, error) {
+func (s *Service) narrowRole(ctx context.Context, c Caller, r Role, scopes []string, reason string, only []If[Role]) (Ended, error) {
 	if scopes == nil {
 		scopes = []string{}
 	}
@@ -123,11 +124,14 @@ func (s *Service) narrowRole(ctx context.Context, c Caller, r Role, scopes []str
 	if err != nil {
 		return Ended{}, err
 	}
-	a, err := end(ctx, s, s.rolesMarkable(), RoleKey(r.Tenant, r.Name), func(now Role) (*endings.Mark, error) {
+	a, err := end(ctx, s, c, s.rolesMarkable(), RoleKey(r.Tenant, r.Name), func(now Role) (*endings.Mark, error) {
+		if err := check(now, only); err != nil {
+			return nil, err
+		}
 		if now.ID != r.ID {
 			return nil, problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
 		}
-		m, err := endings.NewMark(s.d.Rand, s.meta(c, reason), commit.Target{Kind: revoke.KindRole, ID: now.ID})
+		m, err := s.newMark(c, reason, commit.Target{Kind: revoke.KindRole, ID: now.ID})
 		if err == nil {
 			m.Record, m.Next = true, next
 		}
@@ -136,8 +140,14 @@ func (s *Service) narrowRole(ctx context.Context, c Caller, r Role, scopes []str
 	return Ended{Target: revoke.Target{Kind: revoke.KindRole, ID: r.ID}.String(), Answer: a}, err
 }
 
+// maxNamedBindings is how many bindings the end of a role names: as many as are one entry
+// with it. Of more the role alone is cut, which all tokens with it carry in via, and which
+// no binding outlives: the id is random. A mark that named them all would be too large a
+// record.
+const maxNamedBindings = wire.MaxTargets - 1
+
 // DeleteRole cuts the role and its bindings and removes their records.
-func (s *Service) DeleteRole(ctx context.Context, c Caller, name, reason string) (Ended, error) {
+func (s *Service) DeleteRole(ctx context.Context, c Caller, name, reason string, only ...If[Role]) (Ended, error) {
 	r, err := s.Role(ctx, c, name)
 	if err != nil {
 		return Ended{}, err
@@ -145,12 +155,19 @@ func (s *Service) DeleteRole(ctx context.Context, c Caller, name, reason string)
 	if r.Fixed {
 		return Ended{}, errFixed
 	}
-	a, err := end(ctx, s, s.rolesMarkable(), RoleKey(r.Tenant, r.Name), func(r Role) (*endings.Mark, error) {
+	a, err := end(ctx, s, c, s.rolesMarkable(), RoleKey(r.Tenant, r.Name), func(r Role) (*endings.Mark, error) {
+		if err := check(r, only); err != nil {
+			return nil, err
+		}
 		targets := []commit.Target{{Kind: revoke.KindRole, ID: r.ID}}
-		for _, b := range s.d.Store.Bindings.Group(RoleGroup(r.Tenant, r.ID)) {
+		bindings := s.d.Store.Bindings.Group(RoleGroup(r.Tenant, r.ID))
+		if len(bindings) > maxNamedBindings {
+			bindings = nil
+		}
+		for _, b := range bindings {
 			targets = append(targets, commit.Target{Kind: revoke.KindBinding, ID: b.BindingID()})
 		}
-		m, err := endings.NewMark(s.d.Rand, s.meta(c, reason), targets...)
+		m, err := s.newMark(c, reason, targets...)
 		if err == nil {
 			m.Record = true
 		}
@@ -160,7 +177,7 @@ func (s *Service) DeleteRole(ctx context.Context, c Caller, name, reason string)
 }
 
 // RenewRole gives the role a new stamp: cuts that hit it until now do so no more.
-func (s *Service) RenewRole(ctx context.Context, c Caller, name, reason string) (Role, error) {
+func (s *Service) RenewRole(ctx context.Context, c Caller, name, reason string, only ...If[Role]) (Role, error) {
 	r, err := s.Role(ctx, c, name)
 	if err != nil {
 		return Role{}, err
@@ -169,11 +186,15 @@ func (s *Service) RenewRole(ctx context.Context, c Caller, name, reason string) 
 		return Role{}, err
 	}
 	return stampFirst(ctx, s, true, func(m *making) (Role, error) {
+		meta := s.meta(c, reason)
 		return s.d.Store.Roles.Change(ctx, RoleKey(r.Tenant, r.Name), func(now Role) (Role, error) {
 			if now.ID != r.ID || now.Mark != nil {
 				return now, problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
 			}
-			now.Stamp, now.Meta = m.stamp, s.meta(c, reason)
+			if err := meets(now, now.Meta, meta, only); err != nil {
+				return now, err
+			}
+			now.Stamp, now.Meta = m.stamp, meta
 			return now, nil
 		})
 	})

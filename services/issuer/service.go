@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -40,6 +41,8 @@ type Signer interface {
 // Signers gives the Signer of a tenant; a problem.Error if there is none.
 type Signers interface {
 	Signer(ctx context.Context, tenant string) (Signer, error)
+	// Gone returns nil once there are no signing keys of a tenant any more.
+	Gone(ctx context.Context, tenant string) error
 }
 
 // Verified is a token of ours whose signature was proved.
@@ -71,6 +74,8 @@ type Config struct {
 	// Limit is the greatest staleness of the view at which anything is issued; 0:
 	// 15 s.
 	Limit time.Duration
+	// Keys is what holds for all API keys and client secrets.
+	Keys KeyPolicy
 }
 
 // The lives of credentials.
@@ -80,17 +85,25 @@ const (
 	MaxKeyLife       = wire.MaxCredentialLife
 )
 
-// Deps is what the service works with. All fields are required but Verifier,
-// which introspection and revocation of tokens need.
+// Deps is what the service works with. All fields are required but Expiring,
+// Rotated and Verifier, which introspection and revocation of tokens need.
 type Deps struct {
 	Store     *Store
 	Reader    Reader
 	Committer commit.Committer
 	Signers   Signers
 	Verifier  Verifier
-	Log       *zap.Logger
-	Now       func() time.Time
-	Rand      io.Reader
+	// Expiring tells others of keys that come to their end; nil: nobody is told but the
+	// log and the record.
+	Expiring func(context.Context, KeyExpiring) error
+	// Attempted counts a key or secret that was refused because of a target, if that hits
+	// what has this stamp, and says whether it does; nil: nobody counts.
+	Attempted func(target revoke.Key, stamp revoke.Stamp, from netip.Addr) bool
+	// Rotated tells others of keys that others take the place of; nil as with Expiring.
+	Rotated func(context.Context, KeyRotated) error
+	Log     *zap.Logger
+	Now     func() time.Time
+	Rand    io.Reader
 }
 
 // Service is the issuer of one tenant. Its methods are safe for concurrent use.
@@ -99,6 +112,13 @@ type Service struct {
 	d      Deps
 	runner *endings.Runner
 	base   [2]revoke.Key // tenant and issuer: targets of everything
+	home   *Service      // that of the installation itself; see In
+	// Of all tenants, as what follows:
+	rates     *rates
+	byKey     *budgets // of keys with a rate limit
+	byNetwork *budgets // of who says that keys have leaked
+	uses      *uses
+	counts    *counts
 }
 
 // New checks the configuration.
@@ -125,18 +145,42 @@ func New(cfg Config, d Deps) (*Service, error) {
 	if cfg.Limit < time.Second || cfg.Limit > wire.MaxLimit {
 		errs = append(errs, fmt.Errorf("staleness limit %v: want 1s to %v", cfg.Limit, wire.MaxLimit))
 	}
+	errs = append(errs, cfg.Keys.complete())
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	return &Service{
-		cfg: cfg, d: d,
+	s := &Service{
+		cfg: cfg, d: d, base: baseOf(cfg.Tenant), rates: newRates(), byKey: newBudgets(), byNetwork: newBudgets(), uses: newUses(), counts: &counts{},
 		runner: &endings.Runner{Committer: d.Committer, Reader: d.Reader, Log: d.Log, Now: d.Now},
-		base: [2]revoke.Key{
-			target(cfg.Tenant, revoke.KindTenant, cfg.Tenant),
-			target(cfg.Tenant, revoke.KindIssuer, revoke.Own),
-		},
-	}, nil
+	}
+	s.home = s
+	return s, nil
 }
+
+func baseOf(tenant string) [2]revoke.Key {
+	return [2]revoke.Key{target(tenant, revoke.KindTenant, tenant), target(tenant, revoke.KindIssuer, revoke.Own)}
+}
+
+// In returns the issuer of a tenant of the same installation. Whether there is one shows
+// when something is asked of it.
+func (s *Service) In(tenant string) *Service {
+	home := s.home
+	if tenant == home.cfg.Tenant {
+		return home
+	}
+	in := *home
+	in.cfg.Tenant, in.cfg.Issuer, in.base = tenant, wire.TenantIssuer(home.cfg.Issuer, tenant), baseOf(tenant)
+	return &in
+}
+
+// isHome reports whether it is the issuer of the installation's own tenant.
+func (s *Service) isHome() bool { return s.cfg.Tenant == s.home.cfg.Tenant }
+
+// Issuer returns the claim iss of its tokens.
+func (s *Service) Issuer() string { return s.cfg.Issuer }
+
+// Tenant returns whose issuer it is.
+func (s *Service) Tenant() string { return s.cfg.Tenant }
 
 // Ready tells whether the service can issue.
 func (s *Service) Ready() error {
@@ -148,11 +192,13 @@ func (s *Service) Ready() error {
 
 // Caller is who asks for a change, proved by a token.
 type Caller struct {
-	Actor  string   // who, for the audit
-	Tenant string   // whose records
-	Scopes []string // what the caller holds
+	Actor   string   // who, for the audit
+	Tenant  string   // whose records
+	Scopes  []string // what the caller holds
+	Request string   // the id of the request, for the audit
+	Try     Try      // nil: the request will not be repeated
 }
 
 func (s *Service) meta(c Caller, reason string) endings.Meta {
-	return endings.Meta{Actor: c.Actor, Reason: reason, At: s.d.Now().UTC().Truncate(time.Millisecond)}
+	return endings.Meta{Actor: c.Actor, Reason: reason, At: s.d.Now().UTC().Truncate(time.Millisecond), Request: c.Request}
 }

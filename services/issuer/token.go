@@ -111,6 +111,9 @@ func (s *Service) sign(ctx context.Context, m *making, sub subject, req request)
 	// a token from the future, and no token outlives its record.
 	iat := m.now.Unix()
 	exp := min(m.now.Add(s.cfg.TokenLife).Unix(), sub.key.Expires.Unix())
+	if until := sub.roles.until; !until.IsZero() {
+		exp = min(exp, until.Unix())
+	}
 	if exp <= iat {
 		return Token{}, problem.New(problem.Unavailable, "the credential is about to expire")
 	}

@@ -14,16 +14,22 @@ import (
 
 // Introspect tells an authenticated client about a token (RFC 7662): the client
 // that it was issued to, or one that serves its audience. To anybody else, and
-// of anything that is no good token, it says that it is not active.
-func (s *Service) Introspect(ctx context.Context, auth ClientAuth, token string) (*Claims, error) {
+// of anything that is no good token, it says that it is not active. fresh has the log asked
+// anew first, so that whatever was acknowledged before the call counts.
+func (s *Service) Introspect(ctx context.Context, auth ClientAuth, token string, fresh bool) (*Claims, error) {
 	who, err := stampFirst(ctx, s, false, func(m *making) (authenticated, error) {
 		return s.authenticate(ctx, m, auth)
 	})
 	if err != nil {
 		return nil, err
 	}
+	if fresh {
+		if err := s.d.Reader.Fresh(ctx); err != nil {
+			return nil, problem.Wrap(problem.Unavailable, err, "the log can't be asked now; try again, or without fresh")
+		}
+	}
 	v, err := s.d.Verifier.Verify(ctx, token)
-	if errors.Is(err, ErrNotOurs) {
+	if errors.Is(err, ErrNotOurs) || err == nil && v.Token.Tenant != s.cfg.Tenant {
 		return nil, nil //nolint:nilnil // not active
 	}
 	if err != nil {
@@ -62,8 +68,11 @@ func (s *Service) Revoke(ctx context.Context, auth ClientAuth, token string) err
 		return s.revokeSecret(ctx, who, kind, token)
 	}
 	v, err := s.d.Verifier.Verify(ctx, token)
-	if errors.Is(err, ErrNotOurs) {
+	if err == nil && v.Token.Tenant != s.cfg.Tenant {
 		return nil
+	}
+	if errors.Is(err, ErrNotOurs) {
+		return s.revokeSecret(ctx, who, apikey.Key, token) // perhaps an imported key
 	}
 	if err != nil {
 		return err
@@ -75,10 +84,9 @@ func (s *Service) Revoke(ctx context.Context, auth ClientAuth, token string) err
 		return nil
 	}
 	// The same token is the same request, whoever asks how often.
-	_, err = s.d.Committer.Commit(ctx, commit.Request{
-		Key: "rfc7009:" + v.Token.ID, Tenant: s.cfg.Tenant, Op: commit.Revoke,
-		Targets: []commit.Target{{Kind: revoke.KindToken, ID: v.Token.ID}},
-		Reason:  "revoked by its client (RFC 7009)", Actor: "client:" + who.id, Record: true,
+	_, err = s.commitOne(ctx, "rfc7009:"+v.Token.ID, commit.Request{
+		Tenant: s.cfg.Tenant, Op: commit.Revoke, Targets: []commit.Target{{Kind: revoke.KindToken, ID: v.Token.ID}},
+		Reason: "revoked by its client (RFC 7009)", Actor: "client:" + who.id, Record: true,
 	})
 	return err
 }
@@ -90,20 +98,20 @@ func (s *Service) revokeSecret(ctx context.Context, who authenticated, kind apik
 		return refuse(CodeUnsupportedTokenType, "a %s can't be revoked here", kind)
 	}
 	caller := Caller{Actor: "client:" + who.id, Tenant: s.cfg.Tenant}
-	k, err := s.Key(ctx, caller, apikey.ID(secret))
+	k, err := s.Key(ctx, caller, idOf(secret))
 	if problem.KindOf(err) == problem.NotFound {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if k.Kind != APIKey || !k.Hash.Equal(apikey.HashOf(secret)) {
+	if k.Kind != APIKey || !k.shows(secret) {
 		return nil
 	}
 	if k.ClientID() != who.id {
 		return refuse(CodeInvalidGrant, "the key was issued to another client")
 	}
-	_, err = s.DeleteKey(ctx, caller, k.ID, "revoked by its client (RFC 7009)")
+	_, err = s.endKey(ctx, caller, &k, "revoked by its client (RFC 7009)")
 	if problem.KindOf(err) == problem.NotFound {
 		return nil
 	}
@@ -118,6 +126,9 @@ type Found struct {
 	Known  bool // there is a record of it
 	Owner  string
 	Client string
+	// Successors have taken its place, the newest last: whoever had this one may have made
+	// them.
+	Successors []string
 }
 
 // Lookup tells what a pasted secret is. A secret without a record (removed
@@ -126,19 +137,22 @@ func (s *Service) Lookup(ctx context.Context, c Caller, secret string) (Found, e
 	if err := s.checkTenant(c); err != nil {
 		return Found{}, err
 	}
-	kind, err := apikey.Parse(secret)
-	if err != nil {
-		return Found{}, problem.FieldError("secret", "%v", err)
+	kind, notOurs := apikey.Parse(secret)
+	if notOurs != nil {
+		kind = apikey.Key // one that was imported, if it is known
 	}
-	f := Found{Kind: kind.String(), ID: apikey.ID(secret)}
+	f := Found{Kind: kind.String(), ID: idOf(secret)}
 	f.Target = revoke.Target{Kind: revoke.KindKey, ID: f.ID}.String()
+	f.Successors = s.Successors(c.Tenant, f.ID)
 	k, err := s.Key(ctx, c, f.ID)
 	switch {
+	case problem.KindOf(err) == problem.NotFound && notOurs != nil:
+		return Found{}, problem.FieldError("secret", "%v; and no key with its hash was imported", notOurs)
 	case problem.KindOf(err) == problem.NotFound:
 		return f, nil
 	case err != nil:
 		return Found{}, err
-	case k.Hash.Equal(apikey.HashOf(secret)):
+	case k.shows(secret):
 		f.Known, f.Owner, f.Client = true, k.Owner, k.Client
 	}
 	return f, nil
@@ -147,16 +161,18 @@ func (s *Service) Lookup(ctx context.Context, c Caller, secret string) (Found, e
 // Hit is a target by which a record is dead or held just now.
 type Hit struct {
 	Target string
-	Held   bool // only held: a release brings it back
+	Held   bool  // only held: a release brings it back
+	CutAt  int64 // of the newest cut of the target, Unix milliseconds
 }
 
 // HitBy names the targets by which a record is dead or held just now, for
 // people who look at it. It decides nothing.
 func (s *Service) HitBy(stamp revoke.Stamp, targets ...revoke.Target) []Hit {
 	view := s.d.Reader.View()
-	targets = append(targets,
-		revoke.Target{Tenant: s.cfg.Tenant, Issuer: revoke.Own, Kind: revoke.KindTenant, ID: s.cfg.Tenant},
-		revoke.Target{Tenant: s.cfg.Tenant, Issuer: revoke.Own, Kind: revoke.KindIssuer, ID: revoke.Own})
+	if len(targets) > 0 {
+		tenant := targets[0].Tenant
+		targets = append(targets, own(tenant, revoke.KindTenant, tenant), own(tenant, revoke.KindIssuer, revoke.Own))
+	}
 	epochs := view.Epochs()
 	var out []Hit
 	for _, t := range targets {
@@ -165,7 +181,7 @@ func (s *Service) HitBy(stamp revoke.Stamp, targets ...revoke.Target) []Hit {
 			continue
 		}
 		dead := st.Ended || epochs.Clamp(stamp).Less(st.Cut)
-		out = append(out, Hit{Target: t.String(), Held: !dead})
+		out = append(out, Hit{Target: t.String(), Held: !dead, CutAt: st.CutAt})
 	}
 	return out
 }
@@ -191,6 +207,9 @@ func KeyTargets(k *Key) []revoke.Target {
 
 // ClientTarget returns the client as a target.
 func ClientTarget(c *Client) revoke.Target { return own(c.Tenant, revoke.KindClient, c.ID) }
+
+// PrincipalTarget returns the principal as a target.
+func PrincipalTarget(p *Principal) revoke.Target { return own(p.Tenant, revoke.KindPrincipal, p.ID) }
 
 // RoleTarget returns the role as a target.
 func RoleTarget(r *Role) revoke.Target { return own(r.Tenant, revoke.KindRole, r.ID) }

@@ -16,6 +16,9 @@ const maxNamed = 16
 // events that say so, where the log still has them.
 func (s *Service) Explain(ctx context.Context, who Caller, token string, req guard.Requirement) guard.Explanation {
 	e := s.Guard.Explain(ctx, token, req)
+	if e.Claims != nil && e.Claims.Tenant != who.Tenant && who.Tenant != s.Home {
+		return s.notTheirs(ctx, req)
+	}
 	named := 0
 	for i := range e.Targets {
 		t := &e.Targets[i]
@@ -38,6 +41,12 @@ func (s *Service) Explain(ctx context.Context, who Caller, token string, req gua
 		}
 	}
 	return e
+}
+
+// notTheirs is what is said of a token of another tenant, good or made up: the same as of a
+// text that is no token. What is known of its targets is that tenant's own.
+func (s *Service) notTheirs(ctx context.Context, req guard.Requirement) guard.Explanation {
+	return s.Guard.Explain(ctx, "", req)
 }
 
 // nameOf looks for the target in the event that made it hit.

@@ -27,8 +27,17 @@ type Service struct {
 	Ledger *ledger.Ledger
 	Fleet  *fleet.Fleet
 	Guard  *guard.Guard // explains decisions
+	Home   string       // the tenant whose operators run the installation: they see all of it
 	Now    func() time.Time
 	Rand   io.Reader
+	// Records tells what a cut would hit, Plans keeps what was shown of it.
+	Records Records
+	Plans   Plans
+	Tenants Tenants
+	// Notebooks are where incidents are kept; nil: nowhere.
+	Notebooks Notebooks
+	// Second says which cuts need a second person, and keeps those that wait for one.
+	Second Second
 }
 
 // Caller is who asks, as their token says.
@@ -36,18 +45,35 @@ type Caller struct {
 	Actor  string // for the audit
 	ID     string // scope of idempotency keys: subject and client
 	Tenant string
+	// Subject is the principal, or the client that acts for itself.
+	Subject string
+	// Targets are the keys of what refuses the caller's own token.
+	Targets []revoke.Key
+	Request string // the id of the request, for the audit
 }
+
+// service is as which the ledger knows the caller's requests.
+func (c Caller) service() string { return "caller:" + c.ID }
 
 // Request is one revocation, hold or release.
 type Request struct {
 	Op      commit.Op
 	Targets []string // kind:id
 	Reason  string
+	Code    string        // the reason in a word; see commit.Codes
 	For     time.Duration // of a hold; 0: until released
 	Then    string
 	Issuer  string // short name; empty: the tenant's own
 	Tenant  string // empty: the caller's
 	Key     string // idempotency key; empty: a new one
+	Of      string // of a release: the id of the hold that it ends; empty: whatever holds them
+	Plan    string // what was shown; empty: nothing has to have been
+	// Incident is under which it is done; empty: none.
+	Incident string
+	// BreakGlass says that no second person is waited for.
+	BreakGlass bool
+	// Whole is what the request is a part of; see Whole.
+	Whole Whole
 }
 
 // Entry is a committed entry and how far it has come.
@@ -59,8 +85,15 @@ type Entry struct {
 	Issuer      string // short name of a foreign one; empty: the tenant's own
 	Targets     []string
 	Reason      string
+	Code        string
 	Actor       string
-	Repeated    bool // this request had been answered before
+	ApprovedBy  string // the second person, where there was one
+	BreakGlass  bool   // none was waited for, or the break-glass identity did it
+	Repeated    bool   // this request had been answered before
+	// Incident is under which it was done; empty: none. NotGathered is why it is not known to
+	// be in the notebook of the one that was asked for.
+	Incident    string
+	NotGathered string
 	fleet.Confirmation
 }
 
@@ -71,20 +104,48 @@ func (s *Service) Commit(ctx context.Context, who Caller, r Request, wait time.D
 	if err != nil {
 		return Entry{}, err
 	}
-	a, err := s.Ledger.Commit(ctx, req, "caller:"+who.ID)
+	notGathered, err := s.allowed(ctx, who, r.Plan, req)
 	if err != nil {
 		return Entry{}, err
 	}
-	e := Entry{
-		ID: a.ID, At: a.Stamp(), CommittedAt: time.UnixMilli(a.CommittedAt), Op: string(r.Op),
-		Reason: r.Reason, Actor: who.Actor, Repeated: a.Repeated,
+	return s.commit(ctx, req, who.service(), notGathered, wait)
+}
+
+// allowed refuses what is not as its plan has shown, or is under no open incident.
+func (s *Service) allowed(ctx context.Context, who Caller, plan string, req commit.Request) (notGathered string, err error) {
+	if err := s.asPlanned(ctx, who, plan, req); err != nil {
+		return "", err
 	}
+	return s.mayCommit(ctx, who, req)
+}
+
+// commit commits what is checked.
+func (s *Service) commit(ctx context.Context, req commit.Request, service, notGathered string, wait time.Duration) (Entry, error) {
+	a, err := s.Ledger.Commit(ctx, req, service)
+	if err != nil {
+		return Entry{}, err
+	}
+	return s.committed(ctx, req, a, notGathered, wait), nil
+}
+
+// committed is what has become of a request, by the answer of the log.
+func (s *Service) committed(ctx context.Context, req commit.Request, a commit.Answer, notGathered string, wait time.Duration) Entry {
+	e := Entry{
+		ID: a.ID, At: a.Stamp(), CommittedAt: time.UnixMilli(a.CommittedAt), Op: string(req.Op),
+		Reason: req.Reason, Code: req.Code, Actor: req.Actor, ApprovedBy: req.ApprovedBy, BreakGlass: req.BreakGlass, Repeated: a.Repeated,
+	}
+	if a.Repeated { // what is in the log is true, whatever is said now
+		if ev, _, err := s.Ledger.Find(ctx, a.ID); err == nil {
+			e.ApprovedBy, e.BreakGlass = ev.Data.ApprovedBy, ev.Data.BreakGlass
+		}
+	}
+	e.gathered(req.Incident, a, notGathered)
 	for _, t := range req.Targets {
 		e.Issuer = foreign(t.Issuer)
 		e.Targets = append(e.Targets, revoke.Target{Kind: t.Kind, ID: t.ID}.String())
 	}
 	e.Confirmation = s.confirm(ctx, e, wait)
-	return e, nil
+	return e
 }
 
 // request checks what a person wrote.
@@ -98,8 +159,9 @@ func (s *Service) request(who Caller, r Request) (commit.Request, error) {
 		}
 	}
 	req := commit.Request{
-		Key: r.Key, Tenant: who.Tenant, Op: r.Op, Reason: r.Reason, Actor: who.Actor,
-		ForMS: r.For.Milliseconds(), Then: r.Then,
+		Key: r.Key, Tenant: who.Tenant, Op: r.Op, Reason: r.Reason, Code: r.Code, Actor: who.Actor,
+		ForMS: r.For.Milliseconds(), Then: r.Then, Of: r.Of, BreakGlass: r.BreakGlass,
+		Incident: r.Incident, RequestID: who.Request,
 	}
 	if r.For > 0 && req.ForMS == 0 {
 		req.ForMS = 1
@@ -173,9 +235,16 @@ func (s *Service) Find(ctx context.Context, who Caller, id string, wait time.Dur
 	case ev.Data.Tenant != who.Tenant:
 		return Entry{}, missing
 	}
+	if from, err := s.From(ctx, who.Tenant); err != nil {
+		return Entry{}, err
+	} else if at.Position().Stamp.Less(from) {
+		return Entry{}, missing
+	}
 	e := Entry{
 		ID: id, At: at.Position().Stamp, CommittedAt: time.UnixMilli(at.Message.At), Op: ev.Data.Op,
-		Reason: ev.Data.Reason, Actor: ev.Data.Actor, Issuer: issuerOf(ev), Targets: readable(ev),
+		Reason: ev.Data.Reason, Code: ev.Data.Code, Actor: ev.Data.Actor, Issuer: issuerOf(ev), Targets: readable(ev),
+		Incident:   ev.Data.Incident,
+		ApprovedBy: ev.Data.ApprovedBy, BreakGlass: ev.Data.BreakGlass,
 	}
 	e.Confirmation = s.confirm(ctx, e, wait)
 	return e, nil

@@ -39,9 +39,13 @@ const (
 // says when. Whatever it leaves half done by dying is taken up by the next call,
 // of any replica.
 func (r *Rotator) Advance(ctx context.Context, t Tenant) (progress bool, again time.Time, err error) {
+	w := r.worker(t.Name)
 	set, err := r.Store.Set(ctx, t.Name)
+	if t.Ending {
+		return r.close(ctx, t.Name, set, err)
+	}
 	if problem.KindOf(err) == problem.NotFound && err != nil {
-		err = r.Store.CreateSet(ctx, signing.Set{Tenant: t.Name, Issuer: t.Issuer, Meta: r.meta(automatic, "first start")})
+		err = r.Store.CreateSet(ctx, signing.Set{Tenant: t.Name, Issuer: t.Issuer, Meta: r.meta(automatic, "first start"), CreatedAt: r.Now().UnixMilli()})
 		if err == nil || problem.KindOf(err) == problem.Conflict {
 			return true, time.Time{}, nil
 		}
@@ -57,6 +61,7 @@ func (r *Rotator) Advance(ctx context.Context, t Tenant) (progress bool, again t
 		return false, time.Time{}, err
 	}
 	byUrgency(open)
+	w.watch(t.Name, &set)
 	now := r.Now()
 	steps, again := r.cfg.Policy.Todo(&set, Facts{
 		Now: now, Epoch: r.Reader.Epoch(), Ended: func(kid string) bool { return r.ended(t.Name, kid) }, Open: open,
@@ -84,7 +89,7 @@ func (r *Rotator) Advance(ctx context.Context, t Tenant) (progress bool, again t
 		return false, again, failed
 	}
 	if set.In(signing.Signing) != nil {
-		r.note(t.Name, nil)
+		w.note(nil)
 	}
 	return false, again, nil
 }
@@ -196,7 +201,7 @@ func (r *Rotator) end(ctx context.Context, set *signing.Set, s Step) error {
 	a, err := r.Entries.Commit(ctx, commit.Request{
 		Key: "end-" + k.ID, Tenant: set.Tenant, Op: commit.Revoke,
 		Targets: []commit.Target{{Kind: revoke.KindSigningKey, ID: k.ID}},
-		Reason:  k.Meta.Reason, Actor: k.Meta.Actor,
+		Reason:  k.Meta.Reason, Actor: k.Meta.Actor, Incident: k.Meta.Incident, RequestID: k.Meta.Request,
 	})
 	if err != nil {
 		return err
@@ -251,6 +256,7 @@ func (r *Rotator) promote(ctx context.Context, set *signing.Set, s Step) error {
 		r.Log.Warn("emergency: nobody could say which guards lack the next key", zap.Error(err))
 	}
 	meta := r.meta(s.Rotation.Actor, s.Rotation.Reason)
+	meta.Incident, meta.Request = s.Rotation.Incident, s.Rotation.Request
 	if err := r.change(ctx, set.Tenant, func(cur *signing.Set) error {
 		return promote(cur, s.Rotation, s.KeyID, next.Sent, meta)
 	}); err != nil {
@@ -310,7 +316,7 @@ func (r *Rotator) lacking(ctx context.Context, m *signing.Sent, name string, wai
 	q := commit.LackingRequest{Epoch: m.Epoch, Sequence: m.Sequence, CommittedAt: m.At, Name: name}
 	limit := hurriedWait
 	if !wait && r.Now().Sub(time.UnixMilli(m.At)) < settled {
-		q.WaitMS = (hurriedWait - 50*time.Millisecond).Milliseconds()
+		q.WaitMS = (hurriedWait / 2).Milliseconds() // the rest is for the way
 	}
 	if wait {
 		limit = fleetWait + 5*time.Second

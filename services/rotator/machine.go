@@ -134,7 +134,7 @@ func (p Policy) Todo(set *signing.Set, f Facts) (steps []Step, again time.Time) 
 	steps = append(steps, p.rotate(set, f, at)...)
 	steps = append(steps, p.maintain(set, f, at)...)
 	for _, r := range f.Open {
-		if k := promotedBy(set, r.ID); k != nil {
+		if k := decided(set, &r); k != nil {
 			steps = append(steps, Step{Action: Finish, KeyID: k.ID, Rotation: r})
 		}
 	}
@@ -204,20 +204,21 @@ func (p Policy) rotate(set *signing.Set, f Facts, at func(time.Time) bool) []Ste
 
 // maintain keeps one key signing and one next to it, and clears away the old.
 func (p Policy) maintain(set *signing.Set, f Facts, at func(time.Time) bool) (steps []Step) {
-	begin := func(key, reason string, emergency bool) {
+	begin := func(key, replaces, reason string, emergency bool) {
 		steps = append(steps, Step{Action: Begin, Request: Request{
 			Key: key, Tenant: set.Tenant, Actor: automatic, Kind: KindSigningKey, Reason: reason, Emergency: emergency,
+			replaces: replaces,
 		}})
 	}
 	open := undecided(set, f.Open)
 	switch k := set.In(signing.Signing); {
 	case k == nil && open == nil:
-		begin(fmt.Sprintf("first-%d", set.Born), "there is no key that signs", false)
+		begin(firstKey(set), noKey, "there is no key that signs", false)
 	case k == nil:
 	case f.Ended(k.ID) && (open == nil || !open.Emergency):
-		begin("ended-"+k.ID, "the target of the key that signs was revoked", true)
+		begin("ended-"+k.ID, k.ID, "the target of the key that signs was revoked", true)
 	case open == nil && at(p.rotateAt(k)):
-		begin("old-"+k.ID, "the key that signs has reached its age", false)
+		begin("old-"+k.ID, k.ID, "the key that signs has reached its age", false)
 	}
 	if open == nil && p.next(set, f, p.alg(set)) == nil && set.In(signing.Signing) != nil {
 		steps = append(steps, p.replace(set, p.alg(set))...)
@@ -228,8 +229,8 @@ func (p Policy) maintain(set *signing.Set, f Facts, at func(time.Time) bool) (st
 		switch {
 		case k.State == signing.Retiring && at(p.goneAt(k)):
 			steps = append(steps, Step{Action: Move, KeyID: k.ID, State: signing.Gone})
-		case waitedFor(f.Open, k.Rotation):
-			// Forgotten now, its rotation would look undecided.
+		case waitedFor(f.Open, k):
+			// Forgotten now, a rotation would look undecided.
 		case k.State != signing.Signing && k.EndTime().Add(wire.Slack).Before(f.Now):
 			steps = append(steps, Step{Action: Forget, KeyID: k.ID})
 		case k.State == signing.Gone:
@@ -239,6 +240,14 @@ func (p Policy) maintain(set *signing.Set, f Facts, at func(time.Time) bool) (st
 		}
 	}
 	return steps
+}
+
+// firstKey is the idempotency key of a tenant's first rotation.
+func firstKey(set *signing.Set) string {
+	if set.CreatedAt == 0 {
+		return fmt.Sprintf("first-%d", set.Born)
+	}
+	return fmt.Sprintf("first-%d-%d", set.CreatedAt, set.Born)
 }
 
 // next returns the key that can sign next, nil if one has to be made.
@@ -266,21 +275,28 @@ func (p Policy) alg(set *signing.Set) string {
 	return p.Alg
 }
 
-// undecided returns the most urgent rotation for which no key was promoted.
+// undecided returns the most urgent rotation of which it is not decided which key signs.
 func undecided(set *signing.Set, open []Rotation) *Rotation {
 	for i := range open {
-		if promotedBy(set, open[i].ID) == nil {
+		if decided(set, &open[i]) == nil {
 			return &open[i]
 		}
 	}
 	return nil
 }
 
-func promotedBy(set *signing.Set, rotation string) *signing.Key {
+// decided returns the key that signs by a rotation: the one that was promoted for it or, if
+// what it was to replace has been replaced otherwise, the one that signs now. A set that was
+// read too early shows neither.
+func decided(set *signing.Set, r *Rotation) *signing.Key {
 	for i := range set.Keys {
-		if set.Keys[i].Rotation == rotation {
+		if set.Keys[i].Rotation == r.ID {
 			return &set.Keys[i]
 		}
+	}
+	switch replaced := set.Find(r.Replaces); {
+	case r.Replaces == noKey, replaced != nil && replaced.StoppedAt != 0:
+		return set.In(signing.Signing)
 	}
 	return nil
 }
@@ -296,6 +312,6 @@ func first(set *signing.Set) bool {
 	return true
 }
 
-func waitedFor(open []Rotation, rotation string) bool {
-	return slices.ContainsFunc(open, func(r Rotation) bool { return r.ID == rotation })
+func waitedFor(open []Rotation, k *signing.Key) bool {
+	return slices.ContainsFunc(open, func(r Rotation) bool { return r.ID == k.Rotation || r.Replaces == k.ID })
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/signing"
@@ -22,6 +23,9 @@ const (
 	Waiting = "waiting"
 	Signs   = "signing"
 )
+
+// noKey stands for the key that signs where there is none. No kid is so short.
+const noKey = "none"
 
 // maxReason is how long a reason may be, in bytes.
 const maxReason = 1024
@@ -39,6 +43,9 @@ type Request struct {
 	Reason    string
 	Emergency bool   // revoke the key that signs, and let the next one sign at once
 	Alg       string // of the new key; empty: as the tenant's keys are
+	replaces  string // see Rotation.Replaces
+	// Incident is under which it is done, and Request the id of the request, both for the audit.
+	Incident, Request string
 }
 
 func (r Request) validate() error {
@@ -62,6 +69,11 @@ func (r Request) validate() error {
 	if err := revoke.CheckName("tenant", r.Tenant); err != nil {
 		return problem.FieldError("tenant", "%v", err)
 	}
+	if r.Incident != "" {
+		if err := commit.CheckIncident(r.Incident); err != nil {
+			return problem.FieldError("incident", "%v", err)
+		}
+	}
 	return nil
 }
 
@@ -76,6 +88,13 @@ type Rotation struct {
 	Alg       string `json:"alg,omitempty"`
 	Actor     string `json:"actor"`
 	CreatedAt int64  `json:"created_at"`
+	// Replaces is the key that a rotation which nobody asked for is about, or
+	// noKey: it has nothing to do once that key signs no more. A replica that
+	// begins one may have read the keys before another has replaced them.
+	Replaces string `json:"replaces,omitempty"`
+	// Incident and Request are as in the Request.
+	Incident string `json:"incident,omitempty"`
+	Request  string `json:"request,omitempty"`
 
 	State string `json:"state"`
 	// KeyID is the key that signs from now on, Previous the one that did; both
@@ -114,8 +133,9 @@ func isRotationID(s string) bool {
 func newRotation(r Request, at int64) Rotation {
 	return Rotation{
 		ID: rotationID(r.Tenant, r.Actor, r.Key), Tenant: r.Tenant, Kind: r.Kind, Reason: r.Reason,
-		Emergency: r.Emergency, Alg: r.Alg, Actor: r.Actor, CreatedAt: at, State: Waiting,
-		Meta: signing.Meta{Actor: r.Actor, Reason: r.Reason, At: at},
+		Emergency: r.Emergency, Alg: r.Alg, Actor: r.Actor, CreatedAt: at, Replaces: r.replaces, State: Waiting,
+		Incident: r.Incident, Request: r.Request,
+		Meta: signing.Meta{Actor: r.Actor, Reason: r.Reason, At: at, Request: r.Request},
 	}
 }
 

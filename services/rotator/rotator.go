@@ -3,7 +3,6 @@ package rotator
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -25,12 +23,24 @@ type Store interface {
 	Set(ctx context.Context, tenant string) (signing.Set, error)
 	CreateSet(ctx context.Context, s signing.Set) error
 	ChangeSet(ctx context.Context, tenant string, fn func(*signing.Set) error) (signing.Set, error)
+	// RemoveSet removes a record if it is still as it was seen.
+	RemoveSet(ctx context.Context, seen signing.Set) error
+	// Tenants returns those that the issuer keeps, as far as they have been seen, and
+	// those that were: whether each is ending.
+	Tenants() map[string]bool
+	// Ends reports whether the issuer ends a tenant of this name, or has none, as the
+	// store has it now.
+	Ends(ctx context.Context, tenant string) (bool, error)
 	Rotation(ctx context.Context, id string) (Rotation, error)
 	CreateRotation(ctx context.Context, r Rotation) error
 	ChangeRotation(ctx context.Context, id string, fn func(*Rotation) error) (Rotation, error)
 	// Open returns the rotations of a tenant that are not finished, as far as
 	// they have been seen. It fails until all that there are have been.
 	Open(tenant string) ([]Rotation, error)
+	// Rotations returns the ids of all rotations of a tenant that are remembered. It fails
+	// as Open does.
+	Rotations(tenant string) ([]string, error)
+	RemoveRotation(ctx context.Context, id string) error
 	// Changed returns a channel that is closed at the next change of a record.
 	Changed() <-chan struct{}
 }
@@ -45,12 +55,14 @@ type Reader interface {
 type Tenant struct {
 	Name   string
 	Issuer string // the URL of its issuer
+	// Ending is a tenant that was deleted: its keys are revoked, and their record is removed.
+	Ending bool
 }
 
 // Config is what the operator chose.
 type Config struct {
-	Tenants []Tenant
-	Policy  Policy
+	Home   Tenant // the installation's own; the issuers of the others stand below its
+	Policy Policy
 	// IssuerName is the identity under which issuers join the fleet.
 	IssuerName string
 	// Idle is how long a worker rests at most, in case that a change was not
@@ -76,20 +88,14 @@ type Rotator struct {
 	cfg Config
 	Deps
 
-	kicks  map[string]chan struct{} // by tenant; each holds one
-	mu     sync.Mutex
-	states map[string]error // by tenant, after the last step: nil if nothing is wrong
+	mu      sync.Mutex
+	workers map[string]*worker // by tenant
 }
-
-var errStarting = errors.New("the signing keys have not been looked at yet")
 
 // New checks the configuration.
 func New(cfg Config, deps Deps) (*Rotator, error) {
 	if err := cfg.Policy.Validate(); err != nil {
 		return nil, err
-	}
-	if len(cfg.Tenants) == 0 {
-		return nil, errors.New("tenants: there is none")
 	}
 	if cfg.IssuerName == "" {
 		cfg.IssuerName = "issuer"
@@ -97,18 +103,13 @@ func New(cfg Config, deps Deps) (*Rotator, error) {
 	if cfg.Idle == 0 {
 		cfg.Idle = maxPause
 	}
-	r := &Rotator{cfg: cfg, Deps: deps, states: map[string]error{}, kicks: map[string]chan struct{}{}}
-	for _, t := range cfg.Tenants {
-		if err := revoke.CheckName("tenant", t.Name); err != nil {
-			return nil, err
-		}
-		if t.Issuer == "" {
-			return nil, fmt.Errorf("tenant %q: it has no issuer URL", t.Name)
-		}
-		r.states[t.Name] = errStarting
-		r.kicks[t.Name] = make(chan struct{}, 1)
+	if err := revoke.CheckName("tenant", cfg.Home.Name); err != nil {
+		return nil, err
 	}
-	return r, nil
+	if cfg.Home.Issuer == "" {
+		return nil, fmt.Errorf("tenant %q: it has no issuer URL", cfg.Home.Name)
+	}
+	return &Rotator{cfg: cfg, Deps: deps, workers: map[string]*worker{cfg.Home.Name: newWorker()}}, nil
 }
 
 // Start records a rotation, which every replica then works on. The same request
@@ -118,7 +119,7 @@ func (r *Rotator) Start(ctx context.Context, q Request) (Rotation, error) {
 	if err := q.validate(); err != nil {
 		return Rotation{}, err
 	}
-	if _, ok := r.tenant(q.Tenant); !ok {
+	if !r.living(q.Tenant) {
 		return Rotation{}, problem.FieldError("tenant", "there is no tenant %q", q.Tenant)
 	}
 	rot := newRotation(q, r.Now().UnixMilli())
@@ -178,7 +179,7 @@ func (r *Rotator) Wait(ctx context.Context, tenant, id string, limit time.Durati
 
 // SigningKeys returns the record of a tenant's keys, without private halves.
 func (r *Rotator) SigningKeys(ctx context.Context, tenant string) (signing.Set, error) {
-	if _, ok := r.tenant(tenant); !ok {
+	if !r.living(tenant) {
 		return signing.Set{}, problem.New(problem.NotFound, "there is no tenant %q", tenant)
 	}
 	set, err := r.Store.Set(ctx, tenant)
@@ -190,91 +191,4 @@ func (r *Rotator) SigningKeys(ctx context.Context, tenant string) (signing.Set, 
 		set.Keys[i].Sealed = nil
 	}
 	return set, nil
-}
-
-func (r *Rotator) tenant(name string) (Tenant, bool) {
-	for _, t := range r.cfg.Tenants {
-		if t.Name == name {
-			return t, true
-		}
-	}
-	return Tenant{}, false
-}
-
-// Ready returns nil when every tenant has a key that signs and nothing keeps
-// the rotator from doing what is to be done.
-func (r *Rotator) Ready() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for name, err := range r.states {
-		if err != nil {
-			return fmt.Errorf("tenant %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// Kick makes the workers look again: the reader has learnt something.
-func (r *Rotator) Kick() {
-	for _, c := range r.kicks {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (r *Rotator) note(tenant string, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.states[tenant] = err
-}
-
-// Run works until ctx ends.
-func (r *Rotator) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	for _, t := range r.cfg.Tenants {
-		g.Go(func() error { return r.work(ctx, t) })
-	}
-	return g.Wait()
-}
-
-// How long a worker pauses after an error; the shorter also after a lost race.
-const (
-	minPause = 50 * time.Millisecond
-	maxPause = 2 * time.Second
-)
-
-func (r *Rotator) work(ctx context.Context, t Tenant) error {
-	pause := minPause
-	said := ""
-	for ctx.Err() == nil {
-		changed := r.Store.Changed()
-		progress, again, err := r.Advance(ctx, t)
-		if progress {
-			pause, said = minPause, ""
-			continue
-		}
-		if ctx.Err() != nil {
-			return nil
-		}
-		wait := min(r.cfg.Idle, max(minPause, again.Sub(r.Now())))
-		if err != nil {
-			r.note(t.Name, err)
-			if said != err.Error() {
-				said = err.Error()
-				r.Log.Warn("signing keys: trying again", zap.String("tenant", t.Name), zap.Error(err))
-			}
-			wait, pause = pause, min(2*pause, maxPause)
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-		case <-changed:
-		case <-r.kicks[t.Name]:
-		case <-timer.C:
-		}
-		timer.Stop()
-	}
-	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/seal"
 	"github.com/quash-project/quash/shared/signing"
@@ -432,6 +433,42 @@ func TestTwoReplicasDoItOnce(t *testing.T) {
 	})
 }
 
+// A replica that read the keys before another one replaced the key that signs sees that
+// key's target ended, and begins a rotation: it must not replace the new key too.
+func TestRotationBegunTooLateReplacesNothing(t *testing.T) {
+	for _, emergency := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, time.Now)
+			w.settle()
+			time.Sleep(DefaultLead)
+			late, set := w.rotator(), w.set()
+			old := inState(set, signing.Signing)[0]
+			asked := start(t, w, request("a", true))
+			w.settle()
+			now := time.Now()
+			if !emergency {
+				now = now.Add(testPolicy().KeyLife)
+			}
+			steps, _ := testPolicy().Todo(set, Facts{Now: now, Epoch: w.epoch, Ended: func(kid string) bool { return emergency && kid == old.ID }})
+			if len(steps) == 0 || steps[0].Action != Begin {
+				t.Fatalf("with the keys as they were: %v, want a rotation to be begun", steps)
+			}
+			if err := late.do(t.Context(), set, steps[0]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(DefaultLead)
+			w.settle()
+			signs := inState(w.set(), signing.Signing)[0]
+			if by := rotation(t, w, asked.ID).KeyID; signs.ID != by || w.set().Born != 3 {
+				t.Errorf("%s signs, of %d keys; want %s, of 3", signs.ID, w.set().Born, by)
+			}
+			if r := rotation(t, w, rotationID(tenant, automatic, steps[0].Request.Key)); r.State != Signs || r.KeyID != signs.ID {
+				t.Errorf("the rotation that came too late: %+v", r)
+			}
+		})
+	}
+}
+
 func TestEmergencyDoesNotQueueBehindARotationThatWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, time.Now)
@@ -471,7 +508,7 @@ func TestRotatorWithTheWrongKEKMakesNothing(t *testing.T) {
 		w.kek = newWorld(t, time.Now).kek
 		time.Sleep(DefaultLead)
 		start(t, w, request("k", false))
-		_, _, err := w.rotator().Advance(t.Context(), Tenant{tenant, "http://issuer"})
+		_, _, err := w.rotator().Advance(t.Context(), homeTenant)
 		if !errors.Is(err, seal.ErrWrongKEK) {
 			t.Fatalf("got %v, want the wrong key-encryption key to be named", err)
 		}
@@ -481,7 +518,7 @@ func TestRotatorWithTheWrongKEKMakesNothing(t *testing.T) {
 		// The stolen key goes all the same, and the rest waits for the right file.
 		r := start(t, w, request("e", true))
 		for err = nil; err == nil; {
-			_, _, err = w.rotator().Advance(t.Context(), Tenant{tenant, "http://issuer"})
+			_, _, err = w.rotator().Advance(t.Context(), homeTenant)
 		}
 		w.kek = right
 		w.settle()
@@ -511,4 +548,31 @@ func TestTamperedNextKeyIsReplacedAndNeverSigns(t *testing.T) {
 		}
 		w.checkLog()
 	})
+}
+
+// TestOnlyTheEndOfAKeyWakesItsWorker: revocations come by the hundreds a second, and
+// nearly all of them are of tokens.
+func TestOnlyTheEndOfAKeyWakesItsWorker(t *testing.T) {
+	w := newWorld(t, time.Now)
+	w.settle()
+	r := w.rotator()
+	if _, _, err := r.Advance(t.Context(), r.cfg.Home); err != nil {
+		t.Fatal(err)
+	}
+	r.Ends([]revoke.Key{{1}, {2}})
+	if len(r.worker(tenant).kick) != 0 {
+		t.Error("woken by what is none of its keys")
+	}
+	for _, k := range w.set().Keys {
+		own, err := signing.Target(tenant, k.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Ends([]revoke.Key{{1}, own.Key()})
+		select {
+		case <-r.worker(tenant).kick:
+		default:
+			t.Errorf("not woken by the end of the %s key", k.State)
+		}
+	}
 }

@@ -62,7 +62,7 @@ func sent(state string, a commit.Answer) *signing.Sent {
 // or is revoked in an emergency. asked is the message that was confirmed.
 func promote(s *signing.Set, r Rotation, kid string, asked *signing.Sent, meta signing.Meta) error {
 	next := s.Find(kid)
-	if promotedBy(s, r.ID) != nil || next == nil || next.State != signing.Published ||
+	if decided(s, &r) != nil || next == nil || next.State != signing.Published ||
 		next.Sent == nil || next.Sent.Stamp() != asked.Stamp() {
 		return errOvertaken
 	}

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -26,6 +28,8 @@ import (
 
 const tenant = "default"
 
+var homeTenant = Tenant{Name: tenant, Issuer: "http://issuer"}
+
 var errFault = errors.New("fault injected")
 
 // world is everything outside a rotator: records, log and fleet, in memory.
@@ -39,7 +43,9 @@ type world struct {
 	now      func() time.Time
 
 	sets      map[string][]byte
-	revision  uint64 // of sets
+	tenants   map[string]bool // as the copy has them
+	again     map[string]bool // names that were given again, which the copy has not heard
+	revision  uint64          // of sets
 	rotations map[string]Rotation
 	changed   chan struct{}
 
@@ -93,7 +99,7 @@ func testPolicy() Policy {
 // rotator returns a new replica, as after a restart.
 func (w *world) rotator() *Rotator {
 	w.t.Helper()
-	r, err := New(Config{Tenants: []Tenant{{Name: tenant, Issuer: "http://issuer"}}, Policy: testPolicy()}, Deps{
+	r, err := New(Config{Home: homeTenant, Policy: testPolicy()}, Deps{
 		Store: w, Entries: w, Keys: w, Reader: w, KEK: w.kek, Identity: w.identity,
 		Now: w.now, Rand: rand.Reader, Log: zap.NewNop(),
 	})
@@ -170,6 +176,37 @@ func (w *world) ChangeSet(_ context.Context, name string, fn func(*signing.Set) 
 	return s, err
 }
 
+func (w *world) RemoveSet(_ context.Context, seen signing.Set) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fault(func() error {
+		var s signing.Set
+		if err := json.Unmarshal(w.sets[seen.Tenant], &s); err != nil || !reflect.DeepEqual(s, seen) {
+			return problem.New(problem.Conflict, "it is another one now: %v", err)
+		}
+		delete(w.sets, seen.Tenant)
+		w.wake()
+		return nil
+	})
+}
+
+func (w *world) Tenants() map[string]bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.tenants)
+}
+
+// Ends is not behind, as Tenants can be.
+func (w *world) Ends(_ context.Context, tenant string) (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.again[tenant] {
+		return false, nil
+	}
+	ending, there := w.tenants[tenant]
+	return ending || !there, nil
+}
+
 func (w *world) Rotation(_ context.Context, id string) (Rotation, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -218,6 +255,27 @@ func (w *world) Open(name string) (out []Rotation, _ error) {
 		}
 	}
 	return out, nil
+}
+
+func (w *world) Rotations(name string) (ids []string, _ error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for id, r := range w.rotations {
+		if r.Tenant == name {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+func (w *world) RemoveRotation(_ context.Context, id string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.fault(func() error {
+		delete(w.rotations, id)
+		w.wake()
+		return nil
+	})
 }
 
 func (w *world) Changed() <-chan struct{} {
@@ -361,7 +419,7 @@ func (w *world) with(fn func()) {
 func (w *world) settle() {
 	w.t.Helper()
 	for range 200 {
-		progress, _, err := w.rotator().Advance(w.t.Context(), Tenant{tenant, "http://issuer"})
+		progress, _, err := w.rotator().Advance(w.t.Context(), homeTenant)
 		if err != nil && !errors.Is(err, errFault) {
 			w.t.Fatal(err)
 		}

@@ -133,6 +133,13 @@ func (b *broker) put(m *nats.Msg) (uint64, error) {
 	return s.seq, nil
 }
 
+// newest is the sequence of the newest message, 0 while there is none.
+func (b *broker) newest() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.last
+}
+
 func (b *broker) expire() {
 	now := time.Now()
 	if now.Before(b.nextEnd) {

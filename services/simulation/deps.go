@@ -91,6 +91,7 @@ func (c committer) Commit(ctx context.Context, q commit.Request) (commit.Answer,
 // signer writes tokens that nobody has to prove: the claims are all that counts.
 type signer struct{}
 
+func (signer) Gone(context.Context, string) error                    { return nil }
 func (signer) Signer(context.Context, string) (issuer.Signer, error) { return signer{}, nil }
 
 func (signer) Sign(typ string, c jwt.Claims) (string, error) {

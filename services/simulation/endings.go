@@ -12,7 +12,7 @@ import (
 	"github.com/quash-project/quash/shared/problem"
 )
 
-// takeAway ends credentials, clients, roles and bindings, and narrows roles, until
+// takeAway ends credentials, clients, principals, roles and bindings, and narrows roles, until
 // ctx ends. Now and then it makes good what a cut has killed.
 func (s *scenario) takeAway(ctx context.Context) {
 	for pause(ctx, 200*time.Millisecond+s.w.c.upTo(2*time.Second)) {
@@ -21,7 +21,7 @@ func (s *scenario) takeAway(ctx context.Context) {
 }
 
 func (s *scenario) takeOne(ctx context.Context) {
-	switch s.w.c.below(12) {
+	switch s.w.c.below(13) {
 	case 0, 1, 2:
 		s.deleteKey(ctx, pick(s, &s.keys))
 	case 3:
@@ -46,14 +46,29 @@ func (s *scenario) takeOne(ctx context.Context) {
 				return err
 			})
 		}
+	case 12:
+		s.deletePrincipal(ctx, principal(s.w.c.below(nNames)))
 	}
+}
+
+// deletePrincipal deletes a principal, and whoever makes a key for it next goes on with
+// the name. It gets a record first, if it has none.
+func (s *scenario) deletePrincipal(ctx context.Context, t revoke.Target) {
+	_ = s.at(ctx, func(ctx context.Context, sv *issuer.Service) error {
+		_, err := sv.CreatePrincipal(ctx, somebody(), issuer.NewPrincipal{ID: t.ID, Kind: issuer.Workload, Reason: "simulated"})
+		return err
+	})
+	s.end1(ctx, &fact{target: t}, func(ctx context.Context, sv *issuer.Service) (*issuer.Ended, error) {
+		e, err := sv.DeletePrincipal(ctx, somebody(), t.ID, "simulated")
+		return &e, err
+	})
 }
 
 func (s *scenario) deleteKey(ctx context.Context, k *apiKey) {
 	if k == nil {
 		return
 	}
-	s.end1(ctx, &fact{target: own(revoke.KindKey, k.id)}, func(ctx context.Context, sv *issuer.Service) (*issuer.Ended, error) {
+	s.end1(ctx, &fact{target: own(revoke.KindKey, k.id), app: k.app}, func(ctx context.Context, sv *issuer.Service) (*issuer.Ended, error) {
 		e, err := sv.DeleteKey(ctx, somebody(), k.id, "simulated")
 		return &e, err
 	})
@@ -127,6 +142,9 @@ func (s *scenario) end1(ctx context.Context, f *fact, do func(context.Context, *
 			st := s.stateInLog(f.key)
 			if s.w.truth.everBack() && !(f.target.Kind.Final() && st.Ended) {
 				return // who did it was not answered, and what they did may be lost
+			}
+			if f.app != nil && !st.Ended && !s.stateInLog(own(revoke.KindClient, f.app.id).Key()).Cut.IsZero() {
+				return // it went with its client
 			}
 			s.w.truth.ended(f, st.Cut)
 			return

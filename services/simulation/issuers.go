@@ -49,8 +49,9 @@ func (i *issuerAt) start() error {
 	p.ctx, p.end = context.WithCancel(context.Background())
 	r := i.w.records
 	store := &issuer.Store{
-		Tenants: newTable(p, r.tenants), Keys: newTable(p, r.keys), Clients: newTable(p, r.clients),
+		Tenants: newTable(p, r.tenants), Principals: newTable(p, r.principals), Keys: newTable(p, r.keys), Clients: newTable(p, r.clients),
 		Roles: newTable(p, r.roles), Bindings: newTable(p, r.bindings),
+		Turn: func(context.Context, string) (func(), error) { return func() {}, nil }, // nobody rules here
 	}
 	var err error
 	p.service, err = issuer.New(issuer.Config{Issuer: issuerURL, Tenant: tenant}, issuer.Deps{

@@ -200,7 +200,12 @@ func rawOf(s stored) ledger.Raw {
 	return ledger.Raw{Sequence: s.seq, Time: s.at, Header: s.header, Data: s.data}
 }
 
+// silence is after how long a broker that brings nothing is given up, as the real one is.
+const silence = 5 * time.Second
+
 func (l *link) Read(ctx context.Context, from uint64, yield func(ledger.Raw) (bool, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, silence)
+	defer cancel()
 	if err := l.way(ctx); err != nil {
 		return err
 	}

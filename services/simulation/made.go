@@ -1,6 +1,7 @@
 package simulation
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/quash-project/quash/services/issuer"
@@ -54,7 +55,42 @@ func (s *scenario) made(t issuer.Token, keyID, name string) (*thing, error) {
 		}
 		x.from[i] = o
 	}
+	for _, i := range s.issuers {
+		x.known = append(x.known, knownAt(i.m, targets))
+	}
 	return x, nil
+}
+
+// known is what an issuer knew of the targets of a token when that was made: to trace by.
+type known struct {
+	issuer string
+	pos    revoke.Stamp
+	cuts   []revoke.Stamp
+}
+
+func knownAt(m *member, targets []revoke.Key) known {
+	r := m.current()
+	k := known{issuer: m.name, pos: r.Position().Stamp}
+	for _, t := range targets {
+		k.cuts = append(k.cuts, r.View().State(t).Cut)
+	}
+	return k
+}
+
+// traced says of a target of a token when that was made which it hits, and what the
+// issuers knew of it.
+func (x *thing) traced(k revoke.Key) string {
+	for i, have := range x.targets {
+		if have != k {
+			continue
+		}
+		out := fmt.Sprintf("its origin got %s at %s", x.from[i].stamp, clock(x.from[i].at))
+		for _, is := range x.known {
+			out += fmt.Sprintf("; %s was at %s, with a cut at %s", is.issuer, is.pos, is.cuts[i])
+		}
+		return out
+	}
+	return "no target of it"
 }
 
 func own(kind revoke.Kind, id string) revoke.Target {

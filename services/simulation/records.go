@@ -20,12 +20,13 @@ import (
 
 // records is the record store: what the replicas of the issuer share.
 type records struct {
-	w        *world
-	tenants  *bucket[issuer.Tenant]
-	keys     *bucket[issuer.Key]
-	clients  *bucket[issuer.Client]
-	roles    *bucket[issuer.Role]
-	bindings *bucket[issuer.Binding]
+	w          *world
+	tenants    *bucket[issuer.Tenant]
+	principals *bucket[issuer.Principal]
+	keys       *bucket[issuer.Key]
+	clients    *bucket[issuer.Client]
+	roles      *bucket[issuer.Role]
+	bindings   *bucket[issuer.Binding]
 	// troubled loses most of what is to finish an ending.
 	troubled atomic.Bool
 	// mute has no commit of an issuer reach anybody.
@@ -46,6 +47,7 @@ type origin struct {
 func newRecords(w *world) *records {
 	s := &records{w: w, born: map[revoke.Key]origin{}}
 	s.tenants = &bucket[issuer.Tenant]{s: s}
+	s.principals = &bucket[issuer.Principal]{s: s, groups: issuer.PrincipalGroups, mark: func(p issuer.Principal) *endings.Mark { return p.Mark }}
 	s.keys = &bucket[issuer.Key]{
 		s: s, groups: issuer.KeyGroups, mark: func(k issuer.Key) *endings.Mark { return k.Mark },
 		birth: func(k issuer.Key) (revoke.Target, revoke.Stamp) { return own(revoke.KindKey, k.ID), k.Stamp },
@@ -64,7 +66,7 @@ func newRecords(w *world) *records {
 
 // marked names the records that are marked.
 func (s *records) marked() []string {
-	return slices.Concat(markedIn("key", s.keys), markedIn("client", s.clients), markedIn("role", s.roles), markedIn("binding", s.bindings))
+	return slices.Concat(markedIn("principal", s.principals), markedIn("key", s.keys), markedIn("client", s.clients), markedIn("role", s.roles), markedIn("binding", s.bindings))
 }
 
 func markedIn[T any](kind string, b *bucket[T]) (out []string) {
@@ -166,6 +168,13 @@ func (b *bucket[T]) isMarked(key string) bool {
 	return ok && b.mark != nil && b.mark(r.v) != nil
 }
 
+// head is how much was ever written.
+func (b *bucket[T]) head() uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return uint64(len(b.log))
+}
+
 // after returns what was written after the first n.
 func (b *bucket[T]) after(n int) []change[T] {
 	b.mu.Lock()
@@ -225,6 +234,12 @@ func (t *table[T]) Get(ctx context.Context, key string) (T, error) {
 		return v, nil
 	}
 	return t.Load(ctx, key)
+}
+
+// Peek implements issuer.Table.
+func (t *table[T]) Peek(key string) (T, bool) {
+	t.arrive()
+	return t.row(key)
 }
 
 func (t *table[T]) write(ctx context.Context, key string, v T, rev uint64, gone bool) (next uint64, err error) {
@@ -293,13 +308,26 @@ func (t *table[T]) Remove(ctx context.Context, key string, ok func(T) bool) erro
 	return errNoAnswer
 }
 
-// await waits a short while until a write is in the own copy.
-func (t *table[T]) await(ctx context.Context, rev uint64) {
-	for end := time.Now().Add(seenIn); t.arrive() < int(rev) && time.Now().Before(end); { //nolint:gosec // a count
-		if !pause(ctx, 20*time.Millisecond) {
-			return
+// await waits a short while until a write is in the own copy, and reports whether it is.
+func (t *table[T]) await(ctx context.Context, rev uint64) bool {
+	for end := time.Now().Add(seenIn); t.arrive() < int(rev); { //nolint:gosec // a count
+		if !time.Now().Before(end) || !pause(ctx, 20*time.Millisecond) {
+			return false
 		}
 	}
+	return true
+}
+
+// Fresh implements issuer.Table.
+func (t *table[T]) Fresh(ctx context.Context) error {
+	var head uint64
+	if err := t.p.question(ctx, false, func() error { head = t.b.head(); return nil }); err != nil {
+		return err
+	}
+	if !t.await(ctx, head) {
+		return errNoAnswer
+	}
+	return nil
 }
 
 // All implements issuer.Table.
@@ -317,6 +345,9 @@ func (t *table[T]) All() iter.Seq2[string, T] {
 	}
 }
 
+// Walk implements issuer.Table.
+func (t *table[T]) Walk(group string) iter.Seq[T] { return slices.Values(t.Group(group)) }
+
 // Group implements issuer.Table.
 func (t *table[T]) Group(name string) []T {
 	t.p.dawdle()
@@ -324,6 +355,14 @@ func (t *table[T]) Group(name string) []T {
 	out := t.group(name)
 	t.p.dawdle()
 	return out
+}
+
+// Size implements issuer.Table.
+func (t *table[T]) Size(group string) int { return len(t.Group(group)) }
+
+// Stored implements issuer.Table.
+func (t *table[T]) Stored(context.Context, string) ([]string, error) {
+	return nil, errors.New("no tenant is deleted here")
 }
 
 // Ready implements issuer.Table.

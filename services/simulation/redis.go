@@ -90,24 +90,32 @@ func (r *redisPair) failOver() {
 
 const noEviction = "noeviction"
 
-// setPolicy sets whether it may evict keys.
-func (r *redisPair) setPolicy(policy string) {
+// letEvict has the primary evict keys from now on, unless it does already.
+func (r *redisPair) letEvict() (s *redisServer, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.now.policy = policy
+	if r.now.policy != noEviction {
+		return nil, false
+	}
+	r.now.policy = "allkeys-lru"
+	return r.now, true
 }
 
-// evict removes a key, as a server that is full and may does.
-func (r *redisPair) evict() {
+// keepAll has a server evict nothing any more.
+func (r *redisPair) keepAll(s *redisServer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.now.policy == noEviction {
-		return
-	}
-	for k := range r.now.values {
+	s.policy = noEviction
+}
+
+// evict removes a key of a server, as one that is full and may does.
+func (r *redisPair) evict(s *redisServer) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for k := range s.values {
 		if strings.Contains(k, ":t:") {
-			delete(r.now.values, k)
-			r.now.evicted++
+			delete(s.values, k)
+			s.evicted++
 			return
 		}
 	}

@@ -78,7 +78,8 @@ func Run(seed uint64, length time.Duration, log *zap.Logger, trace func(string, 
 	w.records = newRecords(w)
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	s := &scenario{w: w}
-	w.truth.inLog = func(f *fact) bool { return covers(s.stateInLog(f.key), f) }
+	w.truth.inLog = func(f *fact) bool { return s.inLog()(f) }
+	w.truth.held = w.remember
 	if err := s.begin(); err != nil {
 		w.truth.broke("%v", err)
 	} else {

@@ -23,6 +23,7 @@ type fact struct {
 	scope  string // not empty: it took this scope from a role, which never gets it again
 	over   bool   // its entry has come to its end
 	direct bool   // asked of the revocation service itself
+	app    *app   // of a key: the client whose end takes it along, without one of its own
 
 	// Of what the log has lost: who still holds it, and in which epoch that was.
 	// With nobody left it is excused.
@@ -47,7 +48,8 @@ type thing struct {
 	// from is, for each target, where that comes from which the target hits: a
 	// record that is older than the token. What was asked for after it got its
 	// stamp hits it.
-	from []origin
+	from  []origin
+	known []known
 }
 
 // back is one time that the log went back.
@@ -65,7 +67,8 @@ type truth struct {
 	broken []string
 	counts map[string]int
 	backs  []back
-	inLog  func(*fact) bool // whether the log has it now
+	inLog  func(*fact) bool            // whether the log has it now
+	held   func(*fact) map[string]bool // who remembers it now
 }
 
 func newTruth() *truth {
@@ -98,6 +101,18 @@ func (t *truth) answered(f *fact, at revoke.Stamp, by int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f.acked, f.at, f.by = time.Now(), at, by
+	for _, b := range t.backs {
+		if b.at.After(f.asked) && !t.inLog(f) { // it was lost while its answer was on its way
+			t.loses(f, b.epoch)
+		}
+	}
+}
+
+// loses notes that the log has lost a fact in an epoch, and who still holds it. It is
+// called with mu held.
+func (t *truth) loses(f *fact, epoch uint64) {
+	f.lost, f.lostIn, f.holders, f.backAt = true, epoch, t.held(f), time.Time{}
+	f.excused = len(f.holders) == 0
 }
 
 // hits reports whether a fact must refuse a thing, at a time and for ever after,
@@ -158,6 +173,9 @@ func (t *truth) taken(x *thing, c claim) {
 			if f.lost && (c.epoch <= f.lostIn || !t.isBack(f, c.proved)) {
 				continue // nobody has noticed yet that the log went back, or who holds it has not
 			}
+			if f.lost && x.stamp.Epoch > f.lostIn && x.made.Before(f.backAt) {
+				continue // an issuer without memory made it meanwhile, above the cut
+			}
 			why := ""
 			if f.acked.Before(c.proved) {
 				why = fmt.Sprintf("in a view that claims to be %s old, %s after it was acknowledged", c.at.Sub(c.proved), c.at.Sub(f.acked))
@@ -169,7 +187,8 @@ func (t *truth) taken(x *thing, c claim) {
 				why = fmt.Sprintf("%s after it was told to be complete", c.at.Sub(f.complete))
 			}
 			if why != "" {
-				t.broken = append(t.broken, fmt.Sprintf("%s took %s (made at %s, stamp %s) against %s %s at %s: %s", c.who, x.name, clock(x.made), x.stamp, f.op, f.target, f.at, why))
+				t.broken = append(t.broken, fmt.Sprintf("%s took %s (made at %s, stamp %s) against %s %s at %s (asked %s, answered %s, complete %s; %s): %s",
+					c.who, x.name, clock(x.made), x.stamp, f.op, f.target, f.at, clock(f.asked), clock(f.acked), clock(f.complete), x.traced(key), why))
 			}
 		}
 	}
@@ -186,7 +205,7 @@ func (t *truth) isBack(f *fact, before time.Time) bool {
 func clock(t time.Time) string { return t.Format("15:04:05.000") }
 
 // wentBack notes which facts the log has lost, and who still holds them.
-func (t *truth) wentBack(b back, gone func(*fact) bool, holds func(*fact) map[string]bool) (n int) {
+func (t *truth) wentBack(b back, gone func(*fact) bool) (n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.backs = append(t.backs, b)
@@ -195,8 +214,7 @@ func (t *truth) wentBack(b back, gone func(*fact) bool, holds func(*fact) map[st
 			continue
 		}
 		n++
-		f.lost, f.lostIn, f.holders, f.backAt = true, b.epoch, holds(f), time.Time{}
-		f.excused = len(f.holders) == 0
+		t.loses(f, b.epoch)
 	}
 	return n
 }

@@ -50,6 +50,7 @@ type replica struct {
 	link   *link
 	ledger *ledger.Ledger // nil: it does not run
 	fleet  *fleet.Fleet
+	relay  *fleet.Relay
 	view   *redisview.Writer
 	end    context.CancelFunc
 	done   chan struct{}
@@ -103,6 +104,7 @@ func (r *replica) start() error {
 	}
 	r.ledger, r.view = l, view
 	r.fleet = fleet.New(fleet.Config{Log: l, Logger: log, Now: r.now, Redis: view})
+	r.relay = &fleet.Relay{Send: r.passOn(r.link)}
 	keeper := holds.New(l, holds.Config{Now: r.now, Log: log})
 	for _, o := range []ledger.Observer{keeper, r.fleet, view} {
 		l.Observe(o)
@@ -302,30 +304,10 @@ func (m *member) Page(ctx context.Context, name string, q wire.PageRequest) ([]b
 	return nil, errNobody
 }
 
-// heard tells every replica where the member is, those that hear it.
-func (m *member) heard(instance string, at wire.Position) {
-	m.mu.Lock()
-	away := m.away
-	m.mu.Unlock()
-	for _, r := range m.w.replicas {
-		if away || m.w.b.goes(30) {
-			continue
-		}
-		late := m.w.c.upTo(5 * time.Millisecond)
-		if m.w.b.goes(50) {
-			late = m.w.c.upTo(5 * time.Second)
-		}
-		time.AfterFunc(late, func() {
-			if _, f, _, ok := r.parts(); ok && !r.link.away.Load() {
-				f.Heard(m.name, instance, at)
-			}
-		})
-	}
-}
-
 func (m *member) Probe(ctx context.Context, q wire.ProbeRequest) (wire.ProbeAnswer, error) {
-	m.heard(q.Instance, q.Position.Position())
-	return ask(ctx, m, m.w.any(true), q, func(ctx context.Context, r *replica, q wire.ProbeRequest) wire.ProbeAnswer {
+	r := m.w.any(true)
+	m.heard(r, q.Instance, q.Position.Position())
+	return ask(ctx, m, r, q, func(ctx context.Context, r *replica, q wire.ProbeRequest) wire.ProbeAnswer {
 		l, f, _, ok := r.parts()
 		if !ok {
 			return wire.ProbeAnswer{Error: notRunning()}
@@ -357,7 +339,7 @@ func (m *member) Out(ctx context.Context, q wire.OutRequest) (wire.JoinAnswer, e
 }
 
 func (m *member) Report(_ context.Context, q wire.Report) error {
-	m.heard(q.Instance, q.Position.Position())
+	m.heard(m.w.any(true), q.Instance, q.Position.Position())
 	return nil
 }
 

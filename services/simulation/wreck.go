@@ -2,8 +2,10 @@ package simulation
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
@@ -48,7 +50,7 @@ func (s *scenario) wreck(ctx context.Context) {
 			w.b.setDown(true)
 			s.later(ctx, 10*time.Second, func() { w.b.setDown(false) })
 		case 8, 9:
-			if time.Since(lastBack) > 20*time.Second {
+			if time.Since(lastBack) > 20*time.Second && w.b.newest() > 0 {
 				lastBack = time.Now()
 				s.rollBack(w.c.one(6))
 			}
@@ -65,20 +67,25 @@ func (s *scenario) wreck(ctx context.Context) {
 			w.redis.failOver()
 			s.redisForgets()
 		case 13:
+			// That server and no other, and for long enough: one that takes over meanwhile
+			// may not, and one that may already is in the middle of it.
+			server, ok := w.redis.letEvict()
+			if !ok {
+				continue
+			}
 			w.tracef("redis may evict")
-			w.redis.setPolicy("allkeys-lru")
 			s.background.Go(func() {
 				// Nothing can be said of the first seconds, until it is noticed.
 				time.Sleep(15 * time.Second)
 				for range 5 {
-					w.redis.evict()
+					w.redis.evict(server)
 				}
 				s.redisForgets()
 				time.Sleep(w.c.upTo(10 * time.Second))
-				w.redis.setPolicy(noEviction)
+				w.redis.keepAll(server)
 			})
 		case 14:
-			if time.Since(lastBack) > 20*time.Second {
+			if time.Since(lastBack) > 20*time.Second && w.b.newest() > 0 {
 				lastBack = time.Now()
 				s.damage()
 			}
@@ -96,8 +103,10 @@ func (s *scenario) later(ctx context.Context, limit time.Duration, do func()) {
 
 // inLog tells of facts whether the log has them now.
 func (s *scenario) inLog() func(*fact) bool {
-	log, _ := s.w.b.fold()
-	return func(f *fact) bool { return covers(log.State(f.key), f) }
+	says := s.w.b.says()
+	return func(f *fact) bool {
+		return slices.ContainsFunc(says[f.key], func(st revoke.State) bool { return covers(st, f) })
+	}
 }
 
 func (s *scenario) crash(r *replica) {
@@ -116,9 +125,7 @@ func (s *scenario) redisForgets() {
 func (s *scenario) rollBack(all bool) {
 	w := s.w
 	_, epoch := w.b.fold()
-	w.b.mu.Lock()
-	last := w.b.last
-	w.b.mu.Unlock()
+	last := w.b.newest()
 	to := uint64(0)
 	if all {
 		w.tracef("the log is gone")
@@ -135,9 +142,7 @@ func (s *scenario) rollBack(all bool) {
 func (s *scenario) damage() {
 	w := s.w
 	_, epoch := w.b.fold()
-	w.b.mu.Lock()
-	last := w.b.last
-	w.b.mu.Unlock()
+	last := w.b.newest()
 	from := last - min(last-1, uint64(1+w.c.below(60)))
 	to := from + uint64(w.c.below(4))
 	w.tracef("the log loses %d to %d of %d", from, to, last)
@@ -147,23 +152,25 @@ func (s *scenario) damage() {
 
 // wentBack notes what the log has lost, and who still holds it.
 func (s *scenario) wentBack(b back) {
-	w := s.w
 	in := s.inLog()
+	n := s.w.truth.wentBack(b, func(f *fact) bool { return !in(f) })
+	s.w.tracef("%d acknowledged facts are lost", n)
+	s.w.truth.count("the log went back")
+}
+
+// remember names who remembers a fact.
+func (w *world) remember(f *fact) map[string]bool {
+	out := map[string]bool{}
+	for _, r := range w.replicas {
+		if l, _, _, ok := r.parts(); ok && covers(l.View().State(f.key), f) {
+			out[r.name()] = true
+		}
+	}
 	w.redis.mu.Lock()
-	values := copyOf(w.redis.now.values)
+	text := w.redis.now.values[wire.RedisTargetKey(0, f.key)].text
 	w.redis.mu.Unlock()
-	n := w.truth.wentBack(b, func(f *fact) bool { return !in(f) }, func(f *fact) map[string]bool {
-		out := map[string]bool{}
-		for _, r := range w.replicas {
-			if l, _, _, ok := r.parts(); ok && covers(l.View().State(f.key), f) {
-				out[r.name()] = true
-			}
-		}
-		if st, err := wire.ParseRedisState(values[wire.RedisTargetKey(0, f.key)].text); err == nil && covers(st, f) {
-			out["redis"] = true
-		}
-		return out
-	})
-	w.tracef("%d acknowledged facts are lost", n)
-	w.truth.count("the log went back")
+	if st, err := wire.ParseRedisState(text); err == nil && covers(st, f) {
+		out["redis"] = true
+	}
+	return out
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/quash-project/quash/shared/guard/keyform"
 )
 
 // hidden stands in the place of what Redact takes out.
@@ -49,9 +51,9 @@ func find(text string) (start, body, end int) {
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
 		case 'q', 'Q':
-			for k := Key; k < kindEnd; k++ {
-				if hasFold(text[i:], prefixes[k]) {
-					body = i + len(prefixes[k])
+			for _, k := range kinds {
+				if prefix := k.Prefix(); hasFold(text[i:], prefix) {
+					body = i + len(prefix)
 					if end = body + run(text[body:]); end-body >= minSecret {
 						return i, body, end
 					}
@@ -68,6 +70,11 @@ func find(text string) (start, body, end int) {
 	}
 	return -1, 0, 0
 }
+
+// Find returns the secrets in a text that are whole, as Parse takes them.
+func Find(text string) []string { return keyform.Find(text) }
+
+var kinds = keyform.Kinds()
 
 func hasFold(text, prefix string) bool {
 	return len(text) >= len(prefix) && strings.EqualFold(text[:len(prefix)], prefix)

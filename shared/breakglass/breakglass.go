@@ -37,12 +37,24 @@ type Door struct {
 // New returns a Door.
 func New(log *zap.Logger) *Door {
 	return &Door{log: log, uses: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "quash_break_glass_total", Help: "Requests of the break-glass identity, by operation. Anything but 0 wants a person to look.",
+		Name: "quash_break_glass_total", Help: "Requests of the break-glass identity, and revocations and holds that went past a second person, by operation. Anything but 0 wants a person to look.",
 	}, []string{"operation"})}
 }
 
 // Metrics returns the door's collector.
 func (d *Door) Metrics() prometheus.Collector { return d.uses }
+
+// Declare shows an operation before its first use.
+func (d *Door) Declare(operation string) { d.uses.WithLabelValues(operation) }
+
+// Used is told of a use that came by another way: of whoever went past a second person.
+func (d *Door) Used(operation, actor, reason string, err error) {
+	d.uses.WithLabelValues(operation).Inc()
+	if problem.NoSecret("reason", reason) != nil {
+		reason = "" // it was refused for it
+	}
+	d.log.Error("BREAK-GLASS was used", zap.String("operation", operation), zap.String("actor", actor), zap.String("reason", reason), zap.Error(err))
+}
 
 // On returns an endpoint of the door for natsapi.Serve.
 func On[Req interface{ why() string }, Resp any](d *Door, name string, h func(context.Context, Req) (Resp, error)) natsapi.Endpoint {

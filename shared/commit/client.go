@@ -118,7 +118,7 @@ func refusal(name string, body []byte) *problem.Error {
 	if err := json.Unmarshal(body, &d); err != nil {
 		return problem.Wrap(problem.ByName(name), err, "the revocation service refused, and gave no reason that can be read")
 	}
-	return &problem.Error{Kind: problem.ByName(name), Detail: d.Detail, Field: d.Field, Key: d.IdempotencyKey}
+	return &problem.Error{Kind: problem.ByName(name), Detail: d.Detail, Field: d.Field, Key: d.IdempotencyKey, Existing: d.Existing}
 }
 
 // wait sleeps for d and reports whether ctx is still good.

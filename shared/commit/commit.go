@@ -5,6 +5,7 @@ package commit
 
 import (
 	"context"
+	"strings"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
 )
@@ -27,6 +28,8 @@ type Request struct {
 	Op      Op       `json:"op"`
 	Targets []Target `json:"targets"`
 	Reason  string   `json:"reason"`
+	// Code is the reason in a word; see Codes. It may be empty.
+	Code string `json:"code,omitempty"`
 	// Actor is the person or machine that asked, for the audit.
 	Actor string `json:"actor"`
 	// Record says that the target's own record dies too, so that the entry need
@@ -36,6 +39,19 @@ type Request struct {
 	ForMS int64 `json:"for_ms,omitempty"`
 	// Then is what comes at the end of a hold: "release" or "revoke".
 	Then string `json:"then,omitempty"`
+	// Of is the id of the hold that a release ends: newer holds of its targets stay. Empty:
+	// a release ends whatever holds them.
+	Of string `json:"of,omitempty"`
+	// Incident is under which it is done, and RequestID is the id of the request that led to
+	// it, both for the audit. Neither is part of what is asked: a repetition is answered as the
+	// first request, whatever it names.
+	Incident  string `json:"incident,omitempty"`
+	RequestID string `json:"request_id,omitempty"`
+	// ApprovedBy is the second person, where there was one; BreakGlass says that there was to
+	// be one, or that it came by the break-glass identity. Only the revocation service knows
+	// of either: no request of another service can say so.
+	ApprovedBy string `json:"-"`
+	BreakGlass bool   `json:"-"`
 }
 
 // Target is a target in a request. An empty Issuer is the tenant's own.
@@ -45,6 +61,24 @@ type Target struct {
 	ID     string      `json:"id"`
 }
 
+// CanaryPrefix begins the id of a token that is issued to nobody and cut at once, to measure
+// how fast that takes effect. No other token has such an id: an entry that names canaries
+// alone hits nothing of anybody's.
+const CanaryPrefix = "canary."
+
+// canaryService cuts canaries, and issues them; nobody else's entry is one of a canary.
+const canaryService = "issuer"
+
+// IsCanary reports whether what a service has asked for cuts a canary and nothing else. Such
+// entries nobody has to be told of: everything else is told, whatever its id looks like.
+func IsCanary(service string, op Op, targets []Target) bool {
+	if service != canaryService || op != Revoke || len(targets) != 1 {
+		return false
+	}
+	t := targets[0]
+	return t.Kind == revoke.KindToken && (t.Issuer == "" || t.Issuer == revoke.Own) && strings.HasPrefix(t.ID, CanaryPrefix)
+}
+
 // Answer tells where the entry stands.
 type Answer struct {
 	ID          string `json:"id"` // 43 characters: names the entry for /v1/revocations/{id}
@@ -52,6 +86,7 @@ type Answer struct {
 	Sequence    uint64 `json:"sequence"`
 	CommittedAt int64  `json:"committed_at"` // Unix milliseconds
 	Repeated    bool   `json:"repeated,omitempty"`
+	Incident    string `json:"incident,omitempty"` // that the entry names
 }
 
 // Stamp returns the entry's position.

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -34,6 +35,8 @@ type Meta struct {
 	Actor  string    `json:"actor"`
 	Reason string    `json:"reason,omitempty"`
 	At     time.Time `json:"at"`
+	// Request is the id of the request that did so.
+	Request string `json:"request,omitempty"`
 }
 
 // Mark stands in a record that is ending.
@@ -125,7 +128,7 @@ func (r *Runner) log(ctx context.Context, e Ending) (commit.Answer, error) {
 		rest = rest[len(batch):]
 		a, err := r.Committer.Commit(ctx, commit.Request{
 			Key: key, Tenant: e.Tenant, Op: commit.Revoke, Targets: batch,
-			Reason: e.Mark.Reason, Actor: e.Mark.Actor, Record: e.Mark.Record,
+			Reason: e.Mark.Reason, Actor: e.Mark.Actor, Record: e.Mark.Record, RequestID: e.Mark.Request,
 		})
 		if err != nil {
 			return commit.Answer{}, fmt.Errorf("end %s: %w", e.Name, err)
@@ -135,6 +138,13 @@ func (r *Runner) log(ctx context.Context, e Ending) (commit.Answer, error) {
 	return last, nil
 }
 
+// A sweep goes on with so many endings at once, and with each for so long at a time: what has
+// a million records takes its time, and must not keep others waiting.
+const (
+	sweepAtOnce = 8
+	sweepFor    = time.Minute
+)
+
 // Age is how old a mark is when other replicas go on with it.
 const Age = 5 * time.Second
 
@@ -143,6 +153,8 @@ const Age = 5 * time.Second
 func (r *Runner) Sweep(ctx context.Context, period time.Duration, pending func() []Ending) {
 	t := time.NewTicker(period)
 	defer t.Stop()
+	s := sweep{Runner: r, under: map[string]bool{}}
+	defer s.all.Wait()
 	for {
 		select {
 		case <-ctx.Done():
@@ -155,9 +167,44 @@ func (r *Runner) Sweep(ctx context.Context, period time.Duration, pending func()
 			if age := r.Now().Sub(e.Mark.At); age >= 0 && age < Age || ctx.Err() != nil {
 				continue
 			}
-			if _, err := r.Run(ctx, e); err != nil && ctx.Err() == nil {
-				r.Log.Warn("an ending goes on later", zap.String("record", e.Name), zap.String("mark", e.Mark.ID), zap.Error(err))
-			}
+			s.begin(ctx, e)
 		}
 	}
+}
+
+// sweep is which endings are under way.
+type sweep struct {
+	*Runner
+	all   sync.WaitGroup
+	mu    sync.Mutex
+	under map[string]bool // by the id of the mark
+}
+
+// begin goes on with an ending, unless that is under way or there is no room: the next
+// round comes soon.
+func (s *sweep) begin(ctx context.Context, e Ending) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.under[e.Mark.ID] || len(s.under) >= sweepAtOnce {
+		return
+	}
+	s.under[e.Mark.ID] = true
+	s.all.Go(func() {
+		if err := s.goOn(ctx, e); err != nil && ctx.Err() == nil {
+			s.Log.Warn("an ending goes on later", zap.String("record", e.Name), zap.String("mark", e.Mark.ID), zap.Error(err))
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.under, e.Mark.ID)
+	})
+}
+
+func (r *Runner) goOn(ctx context.Context, e Ending) error {
+	ctx, cancel := context.WithTimeout(ctx, sweepFor)
+	defer cancel()
+	a, err := r.log(ctx, e)
+	if err != nil {
+		return err
+	}
+	return r.finish(ctx, e, a)
 }

@@ -69,6 +69,32 @@ func BenchmarkDecide(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+	// An API key that was exchanged before, beside its token: both in the cache.
+	b.Run("seen=true/impl=guard-key", func(b *testing.B) {
+		g := q.Guard(guard.WithExchange(q.Exchange()))
+		key := q.APIKey(guardtest.Token{Subject: "user_2JxkC0vF7w8Q4nT1sZpR9b", ClientID: "client_5hYtR2mKq8", Scopes: []string{"orders:read", "orders:write"}})
+		ctx, before := context.Background(), q.Exchanges()
+		b.ReportAllocs()
+		for b.Loop() {
+			if d := g.Decide(ctx, key, req); !d.Allowed() {
+				b.Fatal(d.Reason)
+			}
+		}
+		if n := q.Exchanges() - before; n != 1 {
+			b.Fatalf("%d exchanges", n)
+		}
+	})
+	where := guard.Require(guard.Scopes("orders:read"), guard.Any(guard.AnyRole("support"), guard.SubjectIs(guard.Path("user"))))
+	where.Request = path{"user": "user_2JxkC0vF7w8Q4nT1sZpR9b"}
+	b.Run("seen=true/impl=guard-conditions", func(b *testing.B) {
+		g, ctx := q.Guard(), context.Background()
+		b.ReportAllocs()
+		for b.Loop() {
+			if d := g.Decide(ctx, tokens[0], where); !d.Allowed() {
+				b.Fatal(d.Reason)
+			}
+		}
+	})
 	for _, seen := range []string{"true", "false"} {
 		b.Run("seen="+seen+"/impl=guard", func(b *testing.B) {
 			// A cache smaller than what goes by: no token is seen twice.

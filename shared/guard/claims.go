@@ -40,6 +40,14 @@ type Claims struct {
 // HasScope reports whether the token has this scope.
 func (c *Claims) HasScope(scope string) bool { return slices.Contains(c.Scopes, scope) }
 
+// TargetKeys returns the keys of everything whose revocation refuses the token.
+func (c *Claims) TargetKeys() []revoke.Key {
+	if c.verified == nil {
+		return nil
+	}
+	return slices.Clone(c.verified.targets)
+}
+
 // HasRole reports whether the token has this role.
 func (c *Claims) HasRole(role string) bool { return slices.Contains(c.Roles, role) }
 

@@ -19,10 +19,21 @@ const (
 	redisPoll = 25 * time.Millisecond // between looks at a Redis view that is behind the token
 )
 
-// Decide says whether the token may do what req asks for. It waits only where
-// req asks for a probe, for a view that is behind the token's stamp, for Redis,
-// and for an unknown key of a JWKS URL; never longer than some seconds.
+// Decide says whether the token may do what req asks for; with WithExchange the
+// text may be an API key. It waits only where req asks for a probe, for a view that
+// is behind the token's stamp, for Redis, for an unknown key of a JWKS URL, and for
+// the exchange of an API key; never longer than some seconds.
 func (g *Guard) Decide(ctx context.Context, text string, req Requirement) Decision {
+	d := g.observed(ctx, text, req)
+	if d.Outcome == Deny && d.Check == CheckTargets && !req.AnyAudience {
+		g.attempted(&d, &req)
+	}
+	return d
+}
+
+// observed decides without counting an attempt: who asks about a token does not try
+// with it.
+func (g *Guard) observed(ctx context.Context, text string, req Requirement) Decision {
 	if g.opts.observe == nil {
 		d := g.decide(ctx, text, &req)
 		g.stats.count(d.Outcome)
@@ -36,6 +47,13 @@ func (g *Guard) Decide(ctx context.Context, text string, req Requirement) Decisi
 }
 
 func (g *Guard) decide(ctx context.Context, text string, req *Requirement) Decision {
+	if g.exchange.takes(text) {
+		return g.decideKey(ctx, text, req)
+	}
+	return g.decideToken(ctx, text, req)
+}
+
+func (g *Guard) decideToken(ctx context.Context, text string, req *Requirement) Decision {
 	now := g.opts.now()
 	v, key := g.cached(text)
 	if v == nil {
@@ -62,7 +80,7 @@ func (g *Guard) decide(ctx context.Context, text string, req *Requirement) Decis
 	}
 	if f != nil {
 		refusal := f.decision()
-		refusal.Target, refusal.Since, refusal.Source = d.Target, d.Since, d.Source
+		refusal.Target, refusal.Since, refusal.newest, refusal.Source = d.Target, d.Since, d.newest, d.Source
 		refusal.Staleness, refusal.Watermark = d.Staleness, d.Watermark
 		d = refusal
 	} else {
@@ -196,7 +214,17 @@ func (v *verified) refused(i int, s revoke.State, es revoke.Epochs, d *Decision)
 	var cause string
 	d.Target = v.target(i)
 	d.Since, cause = since(s, es)
+	d.newest = s.Newest(v.cutBy(s, es), es)
 	return bad(CheckTargets, cause+": "+d.Target.String())
+}
+
+// cutBy reports whether a target's cut hits, whatever its holds do.
+func (v *verified) cutBy(s revoke.State, es revoke.Epochs) bool {
+	s.Held = revoke.Stamp{}
+	if v.issuer.Own() {
+		return s.Hits(v.Stamp, es)
+	}
+	return s.HitsAt(v.issued*1000, v.issuer.Skew.Milliseconds(), es)
 }
 
 // since returns the position of what hits, and its name. A hold goes first: it

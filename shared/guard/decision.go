@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -32,6 +33,7 @@ func (o Outcome) String() string {
 // The checks, in the order in which they are made. Decision.Check names the one
 // that failed.
 const (
+	CheckExchange  = "exchange"  // it is an API key, and the issuer gives a token for it
 	CheckForm      = "form"      // the token can be decoded, strictly
 	CheckIssuer    = "issuer"    // its issuer is one of the guard's
 	CheckClaims    = "claims"    // what that issuer's tokens must have is there, and nothing that can't be checked
@@ -43,6 +45,7 @@ const (
 	CheckTargets   = "targets"   // none of its targets hits it
 	CheckScope     = "scope"     // it has the scopes
 	CheckRole      = "role"      // it has one of the roles
+	CheckCondition = "condition" // it meets what else is asked for
 )
 
 // Error codes of RFC 6750, section 3.1.
@@ -61,6 +64,14 @@ const Probe time.Duration = -1
 type Requirement struct {
 	Scopes  []string // all of these
 	AnyRole []string // at least one of these, if there are any
+	// Where is what else must be met, if it is not nil; see Require.
+	Where Condition
+	// Request is what conditions about the request ask. guardhttp sets it.
+	Request Values
+	// From tells from which address a request came, for the count of those who try with
+	// what was revoked; it is called for them alone. Nil: the RemoteAddr of Request, if that
+	// is an *http.Request. Behind a proxy that is the proxy's: see guardhttp.WithCaller.
+	From func(Values) netip.Addr
 	// MaxStale is the greatest staleness of the view for this request; 0: the
 	// guard's limit, which is never exceeded; Probe: ask before the answer.
 	MaxStale time.Duration
@@ -115,6 +126,7 @@ type Decision struct {
 
 	Target Target       // the target that hits, of CheckTargets
 	Since  revoke.Stamp // the position of what hits: of the cut or hold; zero if it is not known
+	newest revoke.Stamp // of the newest entry that hits by this target: under that it is counted
 
 	Source     string        // where the answer about revocation came from
 	Staleness  time.Duration // how old the view was at most; meaningless where Source is empty

@@ -38,6 +38,16 @@
 // seconds old, and takes a round trip. Both together ask Redis when the view is
 // past its limit (WithPast).
 //
+// What a route asks for is a Requirement: scopes, roles, and the conditions of
+// Require. It can describe itself for the route's document.
+//
+// An API whose clients send API keys, and are not to change, takes them WithExchange:
+// the guard exchanges a key at the issuer, keeps the token, and decides about that. It
+// is a mode of its own because it has a price: the first request with a key, and one
+// every ten minutes, waits for or needs the issuer, and what holds the key for longer
+// than a request is every proxy and client that it goes through. A guard without it
+// refuses keys.
+//
 // Concurrency: every method of Guard is safe for concurrent use. Run owns all
 // goroutines, and none is left when it returns.
 package guard

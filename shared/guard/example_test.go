@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/signal"
+	"regexp"
 
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/guard/denylist"
@@ -89,6 +90,47 @@ func ExampleGuard_Ready() {
 	readyz(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 	fmt.Println(w.Code)
 	// Output: 503
+}
+
+// An API whose clients send API keys today: the guard exchanges them, and no client
+// changes.
+func ExampleWithExchange() {
+	g, err := guard.New(
+		[]guard.Issuer{{URL: "https://quash.example", Trust: []string{"ed25519:WGZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmZmY"}}},
+		guard.WithNATS("tls://nats.example:4222", "guard.creds"),
+		guard.WithExchange(guard.Exchange{
+			Imported:   regexp.MustCompile(`sk_live_[0-9a-f]{32}`), // of the system before, see quash key import
+			OnKeyInURL: func(id string) { fmt.Println("key:" + id + " was in a URL") },
+		}),
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	orders := guardhttp.Require(g, guard.Require(guard.Scopes("orders:read")), guardhttp.WithKeyHeader("X-API-Key"))(http.NotFoundHandler())
+	r := httptest.NewRequest(http.MethodGet, "/orders", nil)
+	r.Header.Set("X-API-Key", "quash_key_mistyped")
+	w := httptest.NewRecorder()
+	orders.ServeHTTP(w, r)
+	fmt.Println(w.Code, w.Header().Get("WWW-Authenticate"))
+	// Output: 401 Bearer error="invalid_token", error_description="the API key is mistyped: its checksum, or its form, is wrong"
+}
+
+// Everybody may see their own orders, and support those of others; a route's document
+// says the same.
+func ExampleRequire() {
+	need := guard.Require(
+		guard.Scopes("orders:read"),
+		guard.Any(guard.SubjectIs(guard.Path("user")), guard.AnyRole("support")),
+	)
+	fmt.Println(need)
+	for _, a := range need.Alternatives() {
+		fmt.Println(a.Scopes, a.Roles, a.Conditions)
+	}
+	// Output:
+	// scope orders:read and (subject is {user} of the path or role support)
+	// [orders:read] [] [subject is {user} of the path]
+	// [orders:read] [support] []
 }
 
 // Payments want a proof of freshness before each answer; the rest of the API can

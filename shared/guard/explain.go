@@ -54,11 +54,20 @@ func (e Explanation) Hits() []TargetResult {
 // first that fails, and the state of every target. It is for people: Decide does
 // less.
 func (g *Guard) Explain(ctx context.Context, text string, req Requirement) Explanation {
-	e := Explanation{Decision: g.Decide(ctx, text, req)}
+	e := Explanation{Decision: g.observed(ctx, text, req)}
 	g.explainView(&e)
+	if g.exchange.takes(text) {
+		tok, refused := g.exchange.token(ctx, text, g.exchange.audience(&req))
+		if refused != nil {
+			e.add(refused.Check, bad(refused.Check, refused.Reason))
+			return e
+		}
+		e.add(CheckExchange, nil)
+		text = tok.token
+	}
 	t, err := token.Decode(text)
 	if err != nil {
-		e.add(CheckForm, bad(CheckForm, err.Error()))
+		e.add(CheckForm, misformed(text, err))
 		return e
 	}
 	e.add(CheckForm, nil)
@@ -78,17 +87,21 @@ func (g *Guard) Explain(ctx context.Context, text string, req Requirement) Expla
 	e.add(CheckTime, v.timely(now))
 	e.add(CheckAudience, v.meant(&req))
 	g.explainTargets(&e, v)
-	rights := v.may(&req)
-	if rights != nil && rights.check == CheckRole {
-		e.add(CheckScope, nil)
-	}
-	if rights != nil {
-		e.add(rights.check, rights)
-	} else {
-		e.add(CheckScope, nil)
-		e.add(CheckRole, nil)
-	}
+	e.explainRights(v.may(&req), req.Where != nil)
 	return e
+}
+
+// explainRights adds the checks of what the token gives, up to the one that fails.
+func (e *Explanation) explainRights(f *fault, conditions bool) {
+	for _, check := range rights {
+		switch {
+		case f != nil && f.check == check:
+			e.add(check, f)
+			return
+		case check != CheckCondition || conditions:
+			e.add(check, nil)
+		}
+	}
 }
 
 func (e *Explanation) add(check string, f *fault) {

@@ -12,6 +12,7 @@ import (
 	"github.com/maypok86/otter/v2"
 	"go.uber.org/zap"
 
+	"github.com/quash-project/quash/shared/guard/attempts"
 	"github.com/quash-project/quash/shared/guard/follow"
 	"github.com/quash-project/quash/shared/guard/keys"
 	"github.com/quash-project/quash/shared/guard/wire"
@@ -20,16 +21,18 @@ import (
 // Guard decides whether a token may do what a request asks for. It is safe for
 // concurrent use.
 type Guard struct {
-	opts    options
-	issuers map[string]*issuer // by URL; never changes
-	order   []*issuer
-	cache   *otter.Cache[string, *verified] // by the token's text; nil: none
-	reader  atomic.Pointer[Reader]
-	started atomic.Bool
-	stopped atomic.Bool
-	waiting atomic.Pointer[string] // what Run waits for; nil: nothing
-	watches watches
-	stats   counters
+	opts     options
+	issuers  map[string]*issuer // by URL; never changes
+	order    []*issuer
+	cache    *otter.Cache[string, *verified] // by the token's text; nil: none
+	reader   atomic.Pointer[Reader]
+	started  atomic.Bool
+	stopped  atomic.Bool
+	waiting  atomic.Pointer[string] // what Run waits for; nil: nothing
+	watches  watches
+	attempts *attempts.Counter
+	exchange *exchanger // nil: API keys are not taken
+	stats    counters
 }
 
 // New returns a guard for tokens of these issuers, or all that is wrong with the
@@ -43,8 +46,13 @@ func New(issuers []Issuer, opts ...Option) (*Guard, error) {
 	}
 	g := &Guard{opts: o, issuers: map[string]*issuer{}}
 	g.watches.init()
+	g.attempts = attempts.New(func() time.Time { return g.opts.now() })
 	if err == nil {
-		errs = append(errs, g.addIssuers(issuers))
+		if err := g.addIssuers(issuers); err != nil {
+			errs = append(errs, err)
+		} else {
+			errs = append(errs, g.openExchange())
+		}
 		errs = append(errs, g.open())
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -168,6 +176,12 @@ func (g *Guard) Run(ctx context.Context) error {
 		start(g.runNATS)
 	case g.opts.follow != nil:
 		start(g.Reader().(*follow.Reader).Run)
+		fallthrough
+	case g.opts.reader != nil:
+		tasks.Go(func() { g.tellAttempts(ctx, g.Reader()) })
+	}
+	if g.exchange != nil {
+		tasks.Go(func() { g.exchange.run(ctx) })
 	}
 	tasks.Go(func() { g.watchLoop(ctx) })
 	<-ctx.Done()
@@ -186,7 +200,7 @@ func (g *Guard) OnKey(m wire.Message) {
 		if iss.set == nil {
 			continue
 		}
-		switch err := iss.set.Apply(m, g.opts.now()); {
+		switch err := iss.apply(m, g.opts.now()); {
 		case err == nil:
 			g.watches.kick()
 			return
@@ -255,6 +269,10 @@ func (g *Guard) viewReady() error {
 type Stats struct {
 	Allowed, Denied, Unavailable uint64 // decisions
 	CacheHits, CacheMisses       uint64 // of good tokens
+	Exchanges                    uint64 // of API keys for tokens, asked of the issuer
+	ExchangeFailures             uint64 // of them, those that it could not answer
+	Attempts                     uint64 // refusals by a cut or a hold
+	AttemptsLost                 uint64 // of them, those that are reported to nobody: of too many at once
 	Targets                      int    // of which something is known
 	Staleness                    time.Duration
 	Accepting                    bool // the view may be accepted from; Staleness is known
@@ -277,6 +295,10 @@ func (g *Guard) Stats() Stats {
 	s := Stats{
 		Allowed: g.stats.outcomes[Allow].Load(), Denied: g.stats.outcomes[Deny].Load(), Unavailable: g.stats.outcomes[Unavailable].Load(),
 		CacheHits: g.stats.cacheHits.Load(), CacheMisses: g.stats.cacheMisses.Load(),
+	}
+	s.Attempts, s.AttemptsLost = g.attempts.Counted()
+	if g.exchange != nil {
+		s.Exchanges, s.ExchangeFailures = g.exchange.asked.Load(), g.exchange.failed.Load()
 	}
 	if r := g.Reader(); r != nil {
 		staleness, err := r.Check()

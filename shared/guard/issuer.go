@@ -26,6 +26,10 @@ type Issuer struct {
 	Name string
 	// Tenant is whose targets its tokens belong to; "default" if empty.
 	Tenant string
+	// Tenants takes the tokens of the installation's tenants too, whose issuers stand
+	// below URL (wire.TenantIssuer): each under its own tenant, with its own keys. It needs
+	// the log.
+	Tenants bool
 	// Trust are the rotator's identity keys, "ed25519:" and 43 characters of
 	// base64url. What the log says of signing keys counts only when one of these
 	// signed it. Needed for an own issuer, except with Redis alone.
@@ -34,8 +38,9 @@ type Issuer struct {
 	// one where no log is followed (Redis alone). https, or http to a loopback
 	// address.
 	JWKSURL string
-	// AllowHTTP permits plain http for JWKSURL beyond loopback: whoever can change
-	// what comes over that network can then make tokens.
+	// AllowHTTP permits plain http for JWKSURL, and for the exchange of API keys,
+	// beyond loopback: whoever can change what comes over that network can then make
+	// tokens, and whoever can read it has the keys.
 	AllowHTTP bool
 	// Audience: one of these must be in a token's aud. {URL} if empty; a foreign
 	// issuer needs it.
@@ -72,6 +77,7 @@ type issuer struct {
 	Issuer
 	name               string // in targets
 	set                *keys.Set
+	tenants            *tenants // nil: only its own tokens are taken
 	remote             *keys.Remote
 	tenantKey, selfKey revoke.Key
 }
@@ -80,6 +86,18 @@ func newIssuer(i Issuer, o *options) (*issuer, error) {
 	if err := i.complete(); err != nil {
 		return nil, fmt.Errorf("issuer %.200q: %w", i.URL, err)
 	}
+	iss, err := named(i)
+	if err != nil {
+		return nil, err
+	}
+	if err := iss.openKeys(o); err != nil {
+		return nil, fmt.Errorf("issuer %.200q: %w", i.URL, err)
+	}
+	return iss, nil
+}
+
+// named returns an issuer with what its targets are called, and without keys.
+func named(i Issuer) (*issuer, error) {
 	iss := &issuer{Issuer: i, name: i.Name}
 	if i.Own() {
 		iss.name = revoke.Own
@@ -93,9 +111,6 @@ func newIssuer(i Issuer, o *options) (*issuer, error) {
 		return nil, fmt.Errorf("issuer %.200q: %w", i.URL, err)
 	}
 	iss.tenantKey, iss.selfKey = tenant.Key(), self.Key()
-	if err := iss.openKeys(o); err != nil {
-		return nil, fmt.Errorf("issuer %.200q: %w", i.URL, err)
-	}
 	return iss, nil
 }
 
@@ -152,8 +167,14 @@ func (iss *issuer) openKeys(o *options) (err error) {
 		if len(iss.Trust) == 0 {
 			return errors.New("trust: needed, or whoever can write the log could make tokens")
 		}
+		if iss.Tenants {
+			return iss.openTenants()
+		}
 		iss.set, err = keys.NewSet(iss.Tenant, iss.URL, iss.Trust, iss.Algs)
 		return err
+	}
+	if iss.Tenants {
+		return errors.New("tenants: their keys come by the log, which is not followed")
 	}
 	if iss.JWKSURL == "" {
 		return errors.New("JWKSURL: needed for a foreign issuer, and for an own one where no log is followed")

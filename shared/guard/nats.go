@@ -2,6 +2,7 @@ package guard
 
 import (
 	"context"
+	"sync"
 
 	"github.com/quash-project/quash/shared/guard/follow"
 	"github.com/quash-project/quash/shared/guard/natsfeed"
@@ -24,5 +25,8 @@ func (g *Guard) runNATS(ctx context.Context) error {
 		return err
 	}
 	g.watches.kick() // there is a reader now
+	var telling sync.WaitGroup
+	telling.Go(func() { g.tellAttempts(ctx, r) })
+	defer telling.Wait() // before the connection closes
 	return r.Run(ctx)
 }

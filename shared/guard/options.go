@@ -46,18 +46,19 @@ type Denylist interface {
 type Option func(*options)
 
 type options struct {
-	reader  Reader
-	follow  *follow.Config
-	nats    *natsOptions
-	redis   Denylist
-	limit   time.Duration
-	past    string
-	wait    time.Duration
-	cache   uint64
-	log     *zap.Logger
-	now     func() time.Time
-	client  *http.Client
-	observe Observer
+	reader   Reader
+	follow   *follow.Config
+	nats     *natsOptions
+	redis    Denylist
+	limit    time.Duration
+	past     string
+	wait     time.Duration
+	cache    uint64
+	log      *zap.Logger
+	now      func() time.Time
+	client   *http.Client
+	observe  Observer
+	exchange *Exchange
 }
 
 type natsOptions struct{ url, creds string }
@@ -109,7 +110,8 @@ func WithLogger(log *zap.Logger) Option { return func(o *options) { o.log = log 
 // WithClock sets the wall clock; time.Now by default.
 func WithClock(now func() time.Time) Option { return func(o *options) { o.now = now } }
 
-// WithHTTPClient sets who fetches JWKS URLs: for proxies and private roots.
+// WithHTTPClient sets who fetches JWKS URLs and exchanges API keys: for proxies and
+// private roots.
 func WithHTTPClient(c *http.Client) Option { return func(o *options) { o.client = c } }
 
 // Observer is called before each decision with the context of its request, and

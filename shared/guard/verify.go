@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/quash-project/quash/shared/guard/keyform"
 	"github.com/quash-project/quash/shared/guard/keys"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/token"
@@ -35,23 +35,24 @@ type fault struct {
 	code    string
 	check   string
 	reason  string
+	retry   time.Duration // of Unavailable; 0: a second
 }
 
 // bad is a fault of the token; the reason may hold nothing of its text but ids
 // that a person needs to find out.
 func bad(check, reason string) *fault {
-	return &fault{Deny, http.StatusUnauthorized, ErrorInvalidToken, check, reason}
+	return &fault{Deny, http.StatusUnauthorized, ErrorInvalidToken, check, reason, 0}
 }
 
 // unable is a fault of the guard.
 func unable(check, reason string) *fault {
-	return &fault{Unavailable, http.StatusServiceUnavailable, "", check, reason}
+	return &fault{Unavailable, http.StatusServiceUnavailable, "", check, reason, 0}
 }
 
 func (f *fault) decision() Decision {
 	d := Decision{Outcome: f.outcome, Status: f.status, Error: f.code, Check: f.check, Reason: f.reason}
 	if f.outcome == Unavailable {
-		d.RetryAfter = time.Second
+		d.RetryAfter = max(f.retry, time.Second)
 	}
 	return d
 }
@@ -60,7 +61,7 @@ func (f *fault) decision() Decision {
 func (g *Guard) verify(ctx context.Context, text string, now time.Time) (*verified, *fault) {
 	t, err := token.Decode(text)
 	if err != nil {
-		return nil, bad(CheckForm, err.Error())
+		return nil, misformed(text, err)
 	}
 	iss, f := g.issuerOf(t)
 	if f != nil {
@@ -76,8 +77,29 @@ func (g *Guard) verify(ctx context.Context, text string, now time.Time) (*verifi
 	return v, signature(v.key, t)
 }
 
+// misformed says what is wrong with a text that is no token.
+func misformed(text string, err error) *fault {
+	if kind, e := keyform.Parse(text); e == nil {
+		return bad(CheckForm, "a secret of the kind "+kind.String()+" was sent where an access token belongs: exchange an API key for one at the issuer")
+	}
+	return bad(CheckForm, err.Error())
+}
+
 func (g *Guard) issuerOf(t *token.Token) (*issuer, *fault) {
 	iss := g.issuers[t.Issuer]
+	for i := 0; iss == nil && i < len(g.order); i++ {
+		of := g.order[i].tenants
+		if of == nil {
+			continue
+		}
+		var below bool
+		if iss, below = of.issuer(t.Issuer); below && iss == nil {
+			// The tenant may stand in that part of the log that was not read yet.
+			if f := g.behind(); f != nil {
+				return nil, f
+			}
+		}
+	}
 	if iss == nil {
 		return nil, bad(CheckIssuer, "the token's issuer is not one whose tokens are taken here")
 	}
@@ -309,14 +331,21 @@ func (v *verified) meant(req *Requirement) *fault {
 	return nil
 }
 
+// may checks what the token gives, in the order of the checks.
 func (v *verified) may(req *Requirement) *fault {
-	for _, s := range req.Scopes {
-		if !v.HasScope(s) {
-			return &fault{Deny, http.StatusForbidden, ErrorInsufficientScope, CheckScope, "the token lacks the scope " + s}
+	scopes := words{list: req.Scopes}
+	if f := scopes.check(&v.Claims, nil); f != nil {
+		return f
+	}
+	var f *fault
+	if req.Where != nil {
+		f = req.Where.check(&v.Claims, req.Request)
+	}
+	if len(req.AnyRole) > 0 && (f == nil || f.check != CheckScope) {
+		roles := words{role: true, any: true, list: req.AnyRole}
+		if lacks := roles.check(&v.Claims, nil); lacks != nil {
+			f = lacks
 		}
 	}
-	if len(req.AnyRole) > 0 && !slices.ContainsFunc(req.AnyRole, v.HasRole) {
-		return &fault{Deny, http.StatusForbidden, ErrorInsufficientScope, CheckRole, "the token has none of the roles " + strings.Join(req.AnyRole, ", ")}
-	}
-	return nil
+	return f
 }

@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/yaml"
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/problem"
@@ -36,9 +39,12 @@ type API struct {
 	mux  *http.ServeMux
 	auth Authorizer
 	log  *zap.Logger
+	// memory is empty where no operation is Idempotent.
+	memory Memory
 }
 
-// New returns an API on mux. Its OpenAPI document is at /openapi/NAME.json.
+// New returns an API on mux. Its OpenAPI document is at /openapi/NAME.json and .yaml, and
+// for older tools at /openapi/NAME-3.0.json and .yaml.
 func New(mux *http.ServeMux, name string, auth Authorizer, log *zap.Logger) *API {
 	replaceErrors()
 	if log == nil {
@@ -55,14 +61,49 @@ func New(mux *http.ServeMux, name string, auth Authorizer, log *zap.Logger) *API
 				},
 			},
 		},
-		OpenAPIPath:                  "/openapi/" + name,
+		OpenAPIPath:                  "", // huma's older form names scopes where it may not
 		DocsPath:                     "", // huma's loads scripts from elsewhere
 		SchemasPath:                  "", // and its hook that links schemas is not set
 		Formats:                      map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat},
 		DefaultFormat:                "application/json",
 		RejectUnknownQueryParameters: true,
 	}
-	return &API{Huma: humago.New(mux, c), mux: mux, auth: auth, log: log}
+	a := &API{Huma: humago.New(mux, c), mux: mux, auth: auth, log: log}
+	a.documents("/openapi/" + name)
+	return a
+}
+
+// documents serves the document in all its forms, each made when it is first asked
+// for: then every operation has been registered.
+func (a *API) documents(path string) {
+	newer := func() ([]byte, error) { return a.OpenAPI().MarshalJSON() }
+	older := func() ([]byte, error) { return Older(a.OpenAPI()) }
+	asYAML := func(of func() ([]byte, error)) func() ([]byte, error) {
+		return func() ([]byte, error) {
+			text, err := of()
+			if err != nil {
+				return nil, err
+			}
+			var out bytes.Buffer
+			err = yaml.Convert(&out, bytes.NewReader(text))
+			return out.Bytes(), err
+		}
+	}
+	for suffix, write := range map[string]func() ([]byte, error){
+		".json": newer, "-3.0.json": older, ".yaml": asYAML(newer), "-3.0.yaml": asYAML(older),
+	} {
+		text := sync.OnceValues(write)
+		kind := "application/openapi+" + suffix[len(suffix)-len("json"):]
+		a.mux.HandleFunc("GET "+path+suffix, func(w http.ResponseWriter, r *http.Request) {
+			body, err := text()
+			if err != nil {
+				Error(w, r, err, "")
+				return
+			}
+			w.Header().Set("Content-Type", kind)
+			_, _ = w.Write(body) // the caller may have gone
+		})
+	}
 }
 
 // OpenAPI returns the document, for tests and for schemas/.
@@ -78,7 +119,7 @@ func Timeout(op huma.Operation, d time.Duration) huma.Operation {
 }
 
 // Register adds an operation that needs a scope ("a|b": one of them), or is
-// Public. It panics on an operation without one, at start.
+// Authenticated or Public. It panics on an operation without one, at start.
 func Register[I, O any](a *API, op huma.Operation, scope string, handler func(context.Context, *I) (*O, error)) {
 	if scope == "" {
 		panic(fmt.Sprintf("operation %s %s says not who may call it", op.Method, op.Path))
@@ -92,12 +133,17 @@ func Register[I, O any](a *API, op huma.Operation, scope string, handler func(co
 	}
 	strict, takesBody := bodyReader[I](op.MaxBodyBytes)
 	failures(&op, scope, takesBody)
+	conditions[I](&op)
+	repeatable := remembers[I]()
 	op.MaxBodyBytes++       // huma refuses a body of exactly its limit
 	op.BodyReadTimeout = -1 // huma's deadline would also end the context of a request that waits; readBody has one
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
 		who, err := a.caller(ctx, scope)
 		if err == nil {
 			ctx, err = strict(ctx)
+		}
+		if err == nil && repeatable {
+			ctx, err = ask(ctx, who)
 		}
 		if err != nil {
 			a.fail(ctx, err, scope)
@@ -108,9 +154,12 @@ func Register[I, O any](a *API, op huma.Operation, scope string, handler func(co
 	huma.Register(a.Huma, op, func(ctx context.Context, in *I) (*O, error) {
 		ctx, cancel := context.WithTimeout(ctx, deadline)
 		defer cancel()
-		out, err := handler(ctx, in)
+		out, err := once(ctx, &a.memory, deadline, func(ctx context.Context) (*O, error) { return handler(ctx, in) })
 		if err != nil {
 			return nil, answerOf(ctx, err)
+		}
+		if t, ok := any(out).(interface{ orElse(status int) }); ok {
+			t.orElse(cmp.Or(op.DefaultStatus, http.StatusOK))
 		}
 		return out, nil
 	})
@@ -121,7 +170,8 @@ func Register[I, O any](a *API, op huma.Operation, scope string, handler func(co
 }
 
 // Handle adds a handler outside of huma, for streams; it needs a scope all the
-// same, and has no deadline of ours. What it answers stands in op.Responses.
+// same, and has no deadline of ours: its context ends when the token is hit or expires
+// (guard.ErrHit and guard.ErrExpired are the causes). What it answers stands in op.Responses.
 func (a *API) Handle(op huma.Operation, scope string, h http.HandlerFunc) {
 	if scope == "" {
 		panic(fmt.Sprintf("handler %s %s says not who may call it", op.Method, op.Path))
@@ -135,7 +185,13 @@ func (a *API) Handle(op huma.Operation, scope string, h http.HandlerFunc) {
 				Error(w, r, err, scope)
 				return
 			}
-			r = r.WithContext(WithCaller(r.Context(), who))
+			ctx := WithCaller(r.Context(), who)
+			if who.watch != nil {
+				var stop context.CancelFunc
+				ctx, stop = who.watch(ctx)
+				defer stop()
+			}
+			r = r.WithContext(ctx)
 		}
 		if err := checkPlain(r, op.Parameters); err != nil {
 			Error(w, r, err, scope)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -17,6 +18,11 @@ type Caller struct {
 	Tenant  string   //
 	Scopes  []string //
 	TokenID string   // jti
+	// Targets are the keys of everything whose revocation refuses the token.
+	Targets []revoke.Key
+
+	// watch returns a context that ends when the token is hit or expires; nil: nothing tells of that.
+	watch func(context.Context) (context.Context, context.CancelFunc)
 }
 
 // Has reports whether the caller's token has the scope.
@@ -36,8 +42,12 @@ type Authorizer interface {
 	Authorize(ctx context.Context, token string, scopes []string) (Caller, error)
 }
 
-// Public, as the scope of an operation, opens it to everybody.
-const Public = "public"
+// The scopes of operations that need none. Public opens one to everybody. Authenticated
+// opens one to whoever has a good token: what they may do, the operation decides.
+const (
+	Public        = "public"
+	Authenticated = "authenticated"
+)
 
 type callerKey struct{}
 
@@ -58,6 +68,9 @@ func Authorize(ctx context.Context, auth Authorizer, header []string, scope stri
 	token, err := bearer(header)
 	if err != nil {
 		return Caller{}, err
+	}
+	if scope == Authenticated {
+		return auth.Authorize(ctx, token, nil)
 	}
 	var c Caller
 	for _, one := range strings.Split(scope, "|") {
@@ -91,7 +104,9 @@ func challenge(kind problem.Kind, sent bool, scope string) string {
 		return `Bearer realm="quash"`
 	case kind == problem.Unauthorized:
 		return `Bearer realm="quash", error="invalid_token"`
-	case kind == problem.Forbidden && scope != "":
+	case kind == problem.Forbidden && (scope == "" || scope == Authenticated): // the operation has decided: its text says what it takes
+		return `Bearer realm="quash", error="insufficient_scope"`
+	case kind == problem.Forbidden:
 		return `Bearer realm="quash", error="insufficient_scope", scope="` + strings.ReplaceAll(scope, "|", " ") + `"`
 	}
 	return ""

@@ -32,7 +32,7 @@ func bodyReader[I any](limit int64) (read func(huma.Context) (huma.Context, erro
 		if err := checkQuery(r.URL.RawQuery); err != nil {
 			return ctx, err
 		}
-		if err := checkKey(r.Header); err != nil {
+		if err := checkOnce(r.Header); err != nil {
 			return ctx, err
 		}
 		if body == nil {
@@ -116,16 +116,19 @@ func checkPlain(r *http.Request, known []*huma.Param) error {
 	return noBody(r)
 }
 
-// checkKey refuses an Idempotency-Key that would count as none: whoever sends
-// one means to repeat with it.
-func checkKey(h http.Header) error {
-	const name = "Idempotency-Key"
-	keys := h.Values(name)
-	switch {
-	case len(keys) > 1:
-		return problem.FieldError(name, "stands there twice")
-	case len(keys) == 1 && keys[0] == "":
-		return problem.FieldError(name, "is empty: leave it out, or repeat with the same one")
+// checkOnce refuses a header that would count as none, or of which one value
+// would be taken at random: whoever sends it means something by it.
+func checkOnce(h http.Header) error {
+	for name, empty := range map[string]string{
+		keyHeader: "leave it out, or repeat with the same one", matchHeader: "leave it out, or name the ETag", noneMatchHeader: "leave it out, or name the ETag",
+	} {
+		values := h.Values(name)
+		switch {
+		case len(values) > 1:
+			return problem.FieldError(name, "stands there twice")
+		case len(values) == 1 && values[0] == "":
+			return problem.FieldError(name, "is empty: %s", empty)
+		}
 	}
 	return nil
 }

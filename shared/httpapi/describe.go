@@ -1,6 +1,8 @@
 package httpapi
 
 import (
+	"bytes"
+	"encoding/json"
 	"maps"
 	"net/http"
 	"reflect"
@@ -11,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/rights"
 )
 
 // Also returns op with other statuses of success that have the same body.
@@ -35,9 +38,98 @@ func failures(op *huma.Operation, scope string, takesBody bool) {
 		return
 	}
 	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
+	if scope == Authenticated {
+		op.Description = strings.TrimSpace(op.Description + "\n\nNeeds a good access token; what it has to have besides, the operation decides.")
+		op.Security = append(op.Security, map[string][]string{scopeName: {}})
+		return
+	}
+	op.Description = strings.TrimSpace(op.Description + "\n\n" + needs(scope))
 	// OpenAPI: the scopes in one requirement are all needed, of requirements one is.
 	for _, one := range strings.Split(scope, "|") {
 		op.Security = append(op.Security, map[string][]string{scopeName: {one}})
+	}
+}
+
+// needs says for people who may call an operation: of bearer tokens not every tool
+// shows the scopes of a requirement.
+func needs(scope string) string {
+	scopes := strings.Split(scope, "|")
+	var roles []string
+	for _, r := range rights.Roles(true) {
+		if slices.ContainsFunc(scopes, func(s string) bool { return slices.Contains(r.Scopes, s) }) {
+			roles = append(roles, r.Name)
+		}
+	}
+	text := "Needs the scope `" + strings.Join(scopes, "` or `") + "`"
+	if len(roles) > 0 {
+		text += ", which the fixed roles " + strings.Join(roles, ", ") + " have"
+	}
+	if slices.ContainsFunc(scopes, rights.OfInstallation) {
+		text += "; it counts in a token of the installation's own tenant alone"
+	}
+	return text + "."
+}
+
+// Older returns a document as OpenAPI 3.0.3. There, only the requirements of OAuth
+// 2.0 and OpenID Connect may name scopes; each operation's text names them too.
+func Older(doc *huma.OpenAPI) ([]byte, error) {
+	text, err := doc.Downgrade()
+	if err != nil {
+		return nil, err
+	}
+	var older map[string]any
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&older); err != nil {
+		return nil, err
+	}
+	paths, _ := older["paths"].(map[string]any)
+	for _, item := range paths {
+		ops, _ := item.(map[string]any)
+		for _, op := range ops {
+			withoutScopes(op, func(scheme string) bool {
+				of := doc.Components.SecuritySchemes[scheme]
+				return of != nil && of.Type == "oauth2"
+			})
+		}
+	}
+	return json.Marshal(older)
+}
+
+func withoutScopes(op any, scoped func(scheme string) bool) {
+	members, _ := op.(map[string]any)
+	list, _ := members["security"].([]any)
+	for _, need := range list {
+		schemes, _ := need.(map[string]any)
+		for name := range schemes {
+			if !scoped(name) {
+				schemes[name] = []any{}
+			}
+		}
+	}
+	if len(list) > 1 { // one of several scopes has become several times the same
+		members["security"] = slices.CompactFunc(list, func(a, b any) bool { return reflect.DeepEqual(a, b) })
+	}
+}
+
+// conditions adds what the headers that an operation reads may lead to.
+func conditions[I any](op *huma.Operation) {
+	add := func(status int) {
+		if !slices.Contains(op.Errors, status) {
+			op.Errors = append(op.Errors, status)
+		}
+	}
+	if hasHeader[I](keyHeader) {
+		add(http.StatusConflict)
+	}
+	if hasHeader[I](matchHeader) {
+		add(http.StatusPreconditionFailed)
+	}
+	if hasHeader[I](noneMatchHeader) {
+		op.Responses[strconv.Itoa(http.StatusNotModified)] = &huma.Response{
+			Description: http.StatusText(http.StatusNotModified),
+			Headers:     map[string]*huma.Header{"ETag": {Description: "of the record", Schema: &huma.Schema{Type: huma.TypeString}}},
+		}
 	}
 }
 
@@ -140,10 +232,16 @@ func noNullLists(s *huma.Schema) {
 
 // OrNull says in the schema of an answer that a member may be null, which
 // huma can't say of an object. It is for a type's TransformSchema.
-func OrNull(s *huma.Schema, member string) *huma.Schema {
+//
+// The object's schema is put in place: beside a reference, OpenAPI 3.0 has no way
+// to say it.
+func OrNull(r huma.Registry, s *huma.Schema, member string) *huma.Schema {
 	p := s.Properties[member]
-	about := p.Description
-	p.Description = ""
-	s.Properties[member] = &huma.Schema{AnyOf: []*huma.Schema{p, {Type: "null"}}, Description: about}
+	if p.Ref == "" {
+		return s // it was done before
+	}
+	whole := *r.SchemaFromRef(p.Ref)
+	whole.Nullable, whole.Description = true, p.Description
+	s.Properties[member] = &whole
 	return s
 }

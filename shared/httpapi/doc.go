@@ -4,7 +4,7 @@
 // problem and repeat no value, every answer is no-store and has a request id,
 // and an operation without a scope can't be registered.
 //
-//	api := httpapi.New(mux, "issuer", httpapi.ByGuard(g), log)
+//	api := httpapi.New(mux, "issuer", httpapi.ByGuard(g, "default"), log)
 //	httpapi.Register(api, huma.Operation{
 //		OperationID: "createKey", Method: "POST", Path: "/v1/keys", DefaultStatus: 201,
 //	}, rights.KeysWrite, func(ctx context.Context, in *createInput) (*createOutput, error) {

@@ -22,8 +22,9 @@ type eventKey struct{}
 
 // event is what is known of a request; handlers add to it. Owned by its request.
 type event struct {
-	id  string
-	err error
+	id      string
+	err     error
+	secrets []string // that stood in the URL
 }
 
 // RequestID returns the id of the request that ctx belongs to.
@@ -32,6 +33,11 @@ func RequestID(ctx context.Context) string {
 		return e.id
 	}
 	return ""
+}
+
+// WithRequestID gives a request that came by another way an id, as Handler does.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, eventKey{}, &event{id: id})
 }
 
 // note keeps an error for the request's log line.
@@ -50,8 +56,9 @@ func NewRequestID() string {
 
 // Handler returns mux with what all requests have: an id, no-store, problem
 // documents for unknown paths (404) and methods (405, with Allow), a 500 for a
-// panic, one log line, and a span by traces, where that is not nil.
-func Handler(mux *http.ServeMux, log *zap.Logger, traces trace.TracerProvider) http.Handler {
+// panic, one log line, and a span by traces, where that is not nil. A request with a
+// secret of ours in its URL is refused, and told to leaks.
+func Handler(mux *http.ServeMux, log *zap.Logger, traces trace.TracerProvider, leaks ...Leaks) http.Handler {
 	if log == nil {
 		log = zap.NewNop()
 	}
@@ -67,10 +74,11 @@ func Handler(mux *http.ServeMux, log *zap.Logger, traces trace.TracerProvider) h
 		h.Set("X-Content-Type-Options", "nosniff")
 		rec := &recorder{ResponseWriter: w}
 		defer func() {
-			if p := recover(); p != nil {
-				if p == http.ErrAbortHandler {
-					panic(p)
-				}
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				defer panic(p) // after the line about it
+			default:
 				log.Error("panic in a request", zap.String("request_id", e.id), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
 				if rec.status == 0 {
 					problem.Write(rec, problem.New(problem.Internal, "internal error; the operator's log says more"), e.id)
@@ -81,6 +89,11 @@ func Handler(mux *http.ServeMux, log *zap.Logger, traces trace.TracerProvider) h
 		}()
 		if !IsClean(r) {
 			problem.Write(rec, problem.New(problem.NotFound, "there is nothing at this path"), e.id)
+			return
+		}
+		if found := inURL(r.URL, leaks); len(found) > 0 {
+			e.secrets = found
+			e.err = refuseURL(rec, r, pattern, e.id, found, leaks)
 			return
 		}
 		if pattern == "" {
@@ -107,8 +120,12 @@ func IsClean(r *http.Request) bool {
 // line never has the query, in which tokens have been put, and of the path no
 // secret that was taken for an id.
 func line(log *zap.Logger, r *http.Request, status int, e *event, took time.Duration) {
+	path := apikey.Redact(r.URL.Path)
+	for _, s := range e.secrets {
+		path = strings.ReplaceAll(path, s, "[redacted]")
+	}
 	fields := []zap.Field{
-		zap.String("request_id", e.id), zap.String("method", r.Method), zap.String("path", apikey.Redact(r.URL.Path)),
+		zap.String("request_id", e.id), zap.String("method", r.Method), zap.String("path", path),
 		zap.Int("status", status), zap.Duration("took", took),
 	}
 	if id := tracing.ID(r.Context()); id != "" {

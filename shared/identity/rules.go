@@ -34,6 +34,26 @@ var Buckets = map[string][]string{
 	Rotator: {"signing_keys", "schedules", "rotations"},
 }
 
+// Observed are the buckets of what a service has seen, in the same account. Nobody
+// changes anything by what stands there, so that the audit leaves them out.
+var Observed = map[string][]string{Issuer: {"uses"}}
+
+// Requests is the bucket of the requests that had an idempotency key. Issuer and
+// revocation each have one, in accounts of their own; it holds no records, so that
+// the audit does not read it.
+const Requests = "requests"
+
+// Incidents is the bucket of notebooks of incidents, beside the log, written by the
+// revocation service. The audit reads it.
+const Incidents = "incidents"
+
+// Pending is the bucket of cuts that wait for a second person. The revocation service has it
+// in its own account, and the audit reads it there.
+const Pending = "pending"
+
+// Beside are those two: buckets in the log's account that the audit reads there.
+var Beside = []string{Incidents, Pending}
+
 // InboxPrefix is where the user with this name gets its answers; no other user
 // can listen there.
 func InboxPrefix(name string) string { return "_INBOX_" + name }
@@ -44,9 +64,8 @@ const answerTime = 2 * time.Minute
 
 // maxAnswers is how often one request may be answered. It is above one because
 // nats-server 2.15.2 counts each further delivery of the request to the same
-// connection as an answer (client.go, deliverMsg asks pubAllowedFullCheck), and
-// probes come on two subscriptions: the one that answers, and the one by which
-// every replica hears where everybody is.
+// connection as an answer (client.go, deliverMsg asks pubAllowedFullCheck), and to
+// older replicas probes come on two subscriptions.
 const maxAnswers = 4
 
 // guardRole is the role of every guard; a service's user has its own name as role.
@@ -80,20 +99,27 @@ func scope(role, signer string) *jwt.UserScope {
 	}
 	switch role {
 	case Revocation:
-		pub = append(pub, wire.LogAll, "quash.audit.>", "$KV.receipts.>")
-		for _, stream := range []string{wire.Stream, "QUASH_AUDIT", "KV_receipts"} {
+		pub = append(pub, wire.LogAll, "quash.audit.>", "$KV.receipts.>", "$KV."+Requests+".>")
+		for _, bucket := range Beside {
+			pub = append(pub, "$KV."+bucket+".>")
+		}
+		for _, stream := range []string{wire.Stream, "QUASH_AUDIT", "KV_receipts", "KV_" + Requests, "KV_" + Incidents, "KV_" + Pending} {
 			pub = append(append(pub, reads(stream)...), manages(stream)...)
 		}
 		pub = append(pub, "$JS.API.INFO")
 		follow() // it decides about tokens for its own API, and so joins the fleet
 		serve(wire.GuardPrefix+">", wire.CommitPrefix+">", wire.APIRevocation+">", wire.BreakGlassRevocation+">")
 	case Issuer, Rotator:
-		for _, bucket := range Buckets[role] {
+		for _, bucket := range slices.Concat(Buckets[role], Observed[role]) {
 			pub = append(append(pub, reads("KV_"+bucket)...), manages("KV_"+bucket)...)
 			pub = append(pub, "$KV."+bucket+".>")
 		}
 		if role == Issuer {
 			pub = append(pub, reads("KV_signing_keys")...) // sealed; it signs with them
+			pub = append(append(pub, reads("KV_"+Requests)...), manages("KV_"+Requests)...)
+			pub = append(pub, "$KV."+Requests+".>")
+		} else {
+			pub = append(pub, reads("KV_tenants")...) // it keeps the keys of each
 		}
 		pub = append(pub, "$JS.API.INFO", wire.CommitPrefix+role)
 		follow()
@@ -102,15 +128,17 @@ func scope(role, signer string) *jwt.UserScope {
 			pub = append(pub, wire.CommitPrefix+role+".>")
 			serve(wire.APIRotation+">", wire.BreakGlassRotation+">")
 		} else {
-			serve(wire.APIIssuer+">", wire.BreakGlassIssuer+">")
+			pub = append(pub, wire.EventIssuer+">")
+			serve(wire.APIIssuer+">", wire.BreakGlassIssuer+">", wire.RecordsIssuer+">")
 		}
 	case ControlReader:
 		for _, service := range []string{Issuer, Rotator} {
-			for _, bucket := range Buckets[service] {
+			for _, bucket := range slices.Concat(Buckets[service], Observed[service]) {
 				pub = append(pub, reads("KV_"+bucket)...)
 			}
 		}
-		pub = append(pub, "$JS.API.INFO")
+		sub = append(sub, wire.EventAll)
+		pub = append(pub, "$JS.API.INFO", wire.RecordsIssuer+">") // what a cut would hit
 	case Monitor:
 		pub = append(pub, "$SYS.REQ.SERVER.PING.JSZ", "$SYS.REQ.SERVER.PING.HEALTHZ")
 	case BreakGlass:

@@ -85,6 +85,30 @@ func Change[T any](ctx context.Context, b jetstream.KeyValue, key string, fn fun
 	return zero, 0, context.Cause(ctx)
 }
 
+// Remove removes the value under key if ok says so of what stands there. One that is gone
+// already is no error; one of which ok says no is problem.Conflict.
+func Remove[T any](ctx context.Context, b jetstream.KeyValue, key string, ok func(T) bool) error {
+	cur, rev, err := Get[T](ctx, b, key)
+	switch {
+	case problem.KindOf(err) == problem.NotFound && err != nil:
+		return nil
+	case err != nil:
+		return err
+	case !ok(cur):
+		return problem.New(problem.Conflict, "it was changed meanwhile; look at it again")
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerIn)
+	defer cancel()
+	err = b.Delete(ctx, key, jetstream.LastRevision(rev))
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) || errors.Is(err, jetstream.ErrKeyExists) {
+		return problem.Wrap(problem.Conflict, err, "it was changed meanwhile; look at it again")
+	}
+	if err != nil {
+		return problem.Wrap(problem.Unavailable, err, "the record store does not answer; it may or may not have been removed")
+	}
+	return nil
+}
+
 func update(ctx context.Context, b jetstream.KeyValue, key string, data []byte, rev uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()

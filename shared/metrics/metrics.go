@@ -121,10 +121,18 @@ func Guard(g *guard.Guard) []prometheus.Collector {
 		return Counter("quash_guard_decisions_total", "Decisions about tokens, by outcome.", prometheus.Labels{"outcome": outcome},
 			func() float64 { return float64(count(g.Stats())) })
 	}
+	exchanges := func(outcome string, count func(guard.Stats) uint64) prometheus.Collector {
+		return Counter("quash_guard_exchanges_total", "Exchanges of API keys for tokens that the guard asked for, by outcome.", prometheus.Labels{"outcome": outcome},
+			func() float64 { return float64(count(g.Stats())) })
+	}
 	return []prometheus.Collector{
+		exchanges("answered", func(s guard.Stats) uint64 { return s.Exchanges - min(s.Exchanges, s.ExchangeFailures) }),
+		exchanges("failed", func(s guard.Stats) uint64 { return s.ExchangeFailures }),
 		decisions("allow", func(s guard.Stats) uint64 { return s.Allowed }),
 		decisions("deny", func(s guard.Stats) uint64 { return s.Denied }),
 		decisions("unavailable", func(s guard.Stats) uint64 { return s.Unavailable }),
+		Counter("quash_guard_attempts_total", "Refusals by a revocation or a hold.", nil, func() float64 { return float64(g.Stats().Attempts) }),
+		Counter("quash_guard_attempts_lost_total", "Refusals by a revocation or a hold that are reported to nobody: of too many at once.", nil, func() float64 { return float64(g.Stats().AttemptsLost) }),
 		Gauge("quash_guard_accepting", "1 if the guard's view may be accepted from.", func() float64 { return Bool(g.Stats().Accepting) }),
 		Gauge("quash_guard_staleness_seconds", "How old the guard's view is at most; meaningless while it does not accept.", func() float64 { return g.Stats().Staleness.Seconds() }),
 		Gauge("quash_guard_targets", "Targets of which the guard's view knows something.", func() float64 { return float64(g.Stats().Targets) }),

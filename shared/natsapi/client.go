@@ -59,5 +59,5 @@ func ErrorIn(answer *nats.Msg) error {
 	if err := json.Unmarshal(answer.Data, &d); err != nil {
 		return problem.Wrap(problem.ByName(name), err, "the service refused and its reason could not be read")
 	}
-	return &problem.Error{Kind: problem.ByName(name), Detail: d.Detail, Field: d.Field, Key: d.IdempotencyKey}
+	return &problem.Error{Kind: problem.ByName(name), Detail: d.Detail, Field: d.Field, Key: d.IdempotencyKey, Existing: d.Existing}
 }

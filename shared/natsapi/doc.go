@@ -3,7 +3,7 @@
 // bounded number of goroutines (a full house answers "unavailable" at once), and
 // errors travel as problem documents with the header Quash-Error.
 //
-//	s, err := natsapi.Serve(nc, wire.APIRevocation, natsapi.Config{Auth: httpapi.ByGuard(g), Log: log},
+//	s, err := natsapi.Serve(nc, wire.APIRevocation, natsapi.Config{Auth: httpapi.ByGuard(g, "default"), Log: log},
 //		natsapi.On("revocations", rights.Revoke, revoke))
 //	...
 //	s.Stop(ctx) // what was accepted is answered

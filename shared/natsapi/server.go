@@ -169,7 +169,7 @@ func (s *Server) receive(m *nats.Msg) {
 }
 
 func (s *Server) answer(r request) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.c.Deadline)
+	ctx, cancel := context.WithTimeout(httpapi.WithRequestID(s.ctx, r.id), s.c.Deadline)
 	defer cancel()
 	name := strings.TrimPrefix(r.m.Subject, s.prefix)
 	e, ok := s.endpoints[name]

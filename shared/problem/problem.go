@@ -31,6 +31,7 @@ const (
 	RateLimited         // too many: wait RetryAfter
 	Unavailable         // can't be done now, and was not: wait RetryAfter
 	UnknownOutcome      // may or may not have been done: repeat with the same idempotency key
+	Precondition        // If-Match names another state of the record: read it again
 )
 
 // Error is one problem. Build it with New, Wrap or FieldError.
@@ -39,6 +40,7 @@ type Error struct {
 	Detail     string        // for the caller: what was wrong, with which value, and what to do
 	Field      string        // the member of the request that was wrong, as a path; empty if none
 	Key        string        // the idempotency key to repeat with, of UnknownOutcome
+	Existing   string        // kind:id of what the same request has made before, of Conflict
 	RetryAfter time.Duration // of RateLimited and Unavailable; 0: one second
 	cause      error
 }
@@ -63,6 +65,14 @@ func NoSecret(field, text string) error {
 		return nil
 	}
 	return FieldError(field, "there is a secret in it, and it would be kept in the clear: write the id; POST /v1/lookups tells that of a key")
+}
+
+// MadeBefore is the error of a request that is repeated and has made something
+// with a secret, named as kind:id.
+func MadeBefore(what string) *Error {
+	e := New(Conflict, "this request has made %s before, and its secret was shown in that answer alone; if that was lost, delete %s and make another, under a new idempotency key", what, what)
+	e.Existing = what
+	return e
 }
 
 // Unwrap returns the cause.

@@ -32,6 +32,7 @@ var table = [...]row{
 	RateLimited:    {"rate-limited", "Too many requests", http.StatusTooManyRequests, "temporarily_unavailable"},
 	Unavailable:    {"unavailable", "Not available now", http.StatusServiceUnavailable, "temporarily_unavailable"},
 	UnknownOutcome: {"unknown-outcome", "The outcome is unknown", http.StatusServiceUnavailable, "temporarily_unavailable"},
+	Precondition:   {"precondition-failed", "The record has changed", http.StatusPreconditionFailed, "invalid_request"},
 }
 
 func (k Kind) row() row {
@@ -77,6 +78,7 @@ type Document struct {
 	Detail         string `json:"detail,omitempty"`
 	Field          string `json:"field,omitempty"`
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
+	Existing       string `json:"existing,omitempty" doc:"kind:id of what the same request has made before"`
 	RequestID      string `json:"request_id,omitempty"`
 }
 
@@ -86,7 +88,7 @@ func DocumentOf(err error, requestID string) Document {
 	r := e.Kind.row()
 	return Document{
 		Type: TypeBase + r.name, Title: r.title, Status: r.status,
-		Detail: apikey.Redact(e.Detail), Field: apikey.Redact(e.Field), IdempotencyKey: e.Key, RequestID: requestID,
+		Detail: apikey.Redact(e.Detail), Field: apikey.Redact(e.Field), IdempotencyKey: e.Key, Existing: e.Existing, RequestID: requestID,
 	}
 }
 

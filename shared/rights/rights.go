@@ -14,29 +14,42 @@ const Prefix = "quash:"
 
 // The scopes of Quash's own APIs.
 const (
-	Revoke        = "quash:revoke" // revoke, hold, release
-	FleetRead     = "quash:fleet:read"
-	FleetWrite    = "quash:fleet:write"
-	EpochsWrite   = "quash:epochs:write"
-	Decide        = "quash:decide" // ask whether a token would be taken, and why
-	KeysRead      = "quash:keys:read"
-	KeysWrite     = "quash:keys:write"
-	ClientsRead   = "quash:clients:read"
-	ClientsWrite  = "quash:clients:write"
-	RolesRead     = "quash:roles:read" // roles and bindings
-	RolesWrite    = "quash:roles:write"
-	Rotate        = "quash:rotate"
-	RotationsRead = "quash:rotations:read"
-	AuditRead     = "quash:audit:read"
+	Revoke          = "quash:revoke" // revoke, hold, release
+	FleetRead       = "quash:fleet:read"
+	FleetWrite      = "quash:fleet:write"
+	EpochsWrite     = "quash:epochs:write"
+	Decide          = "quash:decide" // ask whether a token would be taken, and why
+	PrincipalsRead  = "quash:principals:read"
+	PrincipalsWrite = "quash:principals:write"
+	KeysRead        = "quash:keys:read"
+	KeysWrite       = "quash:keys:write"
+	ClientsRead     = "quash:clients:read"
+	ClientsWrite    = "quash:clients:write"
+	RolesRead       = "quash:roles:read" // roles and bindings
+	RolesWrite      = "quash:roles:write"
+	Rotate          = "quash:rotate"
+	RotationsRead   = "quash:rotations:read"
+	AuditRead       = "quash:audit:read"
+	TenantsRead     = "quash:tenants:read"
+	TenantsWrite    = "quash:tenants:write"
 )
 
 // All returns every scope of Quash's own, in a fixed order.
 func All() []string {
 	return []string{
-		Revoke, FleetRead, FleetWrite, EpochsWrite, Decide, KeysRead, KeysWrite, ClientsRead, ClientsWrite,
-		RolesRead, RolesWrite, Rotate, RotationsRead, AuditRead,
+		Revoke, FleetRead, FleetWrite, EpochsWrite, Decide, PrincipalsRead, PrincipalsWrite, KeysRead, KeysWrite,
+		ClientsRead, ClientsWrite, RolesRead, RolesWrite, Rotate, RotationsRead, AuditRead, TenantsRead, TenantsWrite,
 	}
 }
+
+// OfInstallation reports whether a scope is about the whole installation: only the home
+// tenant's roles can have it, and only its tokens count for it.
+func OfInstallation(scope string) bool {
+	return slices.Contains([]string{FleetRead, FleetWrite, EpochsWrite, TenantsRead, TenantsWrite}, scope)
+}
+
+// OfTenant returns the scopes of Quash's own that a tenant's admin holds.
+func OfTenant() []string { return slices.DeleteFunc(All(), OfInstallation) }
 
 // Own reports whether the scope is of Quash's own APIs.
 func Own(scope string) bool { return strings.HasPrefix(scope, Prefix) }
@@ -64,6 +77,13 @@ const (
 	Responder = "responder"
 	Scheduler = "scheduler"
 	Auditor   = "auditor"
+	Admin     = "admin" // of a tenant: all that can be done in it
+)
+
+// The roles that a tenant begins with, and may change.
+const (
+	Editor = "editor"
+	Viewer = "viewer"
 )
 
 // Role is a fixed role.
@@ -72,14 +92,28 @@ type Role struct {
 	Scopes []string
 }
 
-// Roles returns the fixed roles, which every installation has.
-func Roles() []Role {
-	return []Role{
-		{Operator, All()},
-		{Responder, []string{Revoke, FleetRead, Decide, KeysRead, ClientsRead, RolesRead, AuditRead}},
+// Roles returns the fixed roles of a tenant; home: of the one whose operators run the
+// installation.
+func Roles(home bool) []Role {
+	roles := []Role{
+		{Admin, OfTenant()},
+		{Responder, []string{Revoke, FleetRead, Decide, PrincipalsRead, KeysRead, ClientsRead, RolesRead, AuditRead}},
 		{Scheduler, []string{Rotate, RotationsRead}},
-		{Auditor, []string{FleetRead, KeysRead, ClientsRead, RolesRead, RotationsRead, AuditRead}},
+		{Auditor, []string{FleetRead, PrincipalsRead, KeysRead, ClientsRead, RolesRead, RotationsRead, AuditRead, TenantsRead}},
 	}
+	if home {
+		return append(roles, Role{Operator, All()})
+	}
+	for i := range roles {
+		roles[i].Scopes = slices.DeleteFunc(roles[i].Scopes, OfInstallation)
+	}
+	return roles
+}
+
+// StartingRoles returns the roles with which a tenant begins beside the fixed ones. They
+// have application scopes of the plainest names, for whoever has no better ones yet.
+func StartingRoles() []Role {
+	return []Role{{Editor, []string{"read", "write"}}, {Viewer, []string{"read"}}}
 }
 
 // MaxScope is the longest scope, in bytes.

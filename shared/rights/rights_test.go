@@ -7,7 +7,7 @@ import (
 )
 
 func TestFixedRolesHoldOnlyKnownScopes(t *testing.T) {
-	for _, r := range Roles() {
+	for _, r := range Roles(true) {
 		for _, s := range r.Scopes {
 			if !slices.Contains(All(), s) {
 				t.Errorf("role %s has %q, which is not in All", r.Name, s)
@@ -17,7 +17,7 @@ func TestFixedRolesHoldOnlyKnownScopes(t *testing.T) {
 }
 
 func TestAuditorReadsAndNothingElse(t *testing.T) {
-	for _, r := range Roles() {
+	for _, r := range Roles(true) {
 		if r.Name != Auditor {
 			continue
 		}

@@ -51,6 +51,9 @@ type Meta struct {
 	Actor  string `json:"actor"`
 	Reason string `json:"reason"`
 	At     int64  `json:"at"` // Unix milliseconds
+	// Incident is under which it was done, and Request the id of the request, where there were.
+	Incident string `json:"incident,omitempty"`
+	Request  string `json:"request,omitempty"`
 }
 
 // Set is the record of a tenant: all its keys, oldest first.
@@ -64,6 +67,9 @@ type Set struct {
 	Born int   `json:"born"`
 	Keys []Key `json:"keys"`
 	Meta Meta  `json:"meta"`
+	// CreatedAt is in Unix milliseconds, 0 of a record of an older version. It tells the keys
+	// of a tenant from those of one that had the same name.
+	CreatedAt int64 `json:"created_at,omitempty"`
 }
 
 // Key is one signing key. Times are Unix milliseconds, 0 for not yet.

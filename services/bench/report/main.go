@@ -2,7 +2,7 @@
 // in the same run, and its goal. It fails if a benchmark does, and not because a
 // goal is missed: that stands in its row.
 //
-//	go run ./services/bench/report [-deployment] [-count N] [ROW…]
+//	go run ./services/bench/report [-deployment] [-count N] [-stored N] [ROW…]
 package main
 
 import (
@@ -24,17 +24,21 @@ import (
 
 func main() {
 	count := flag.Int("count", 0, "rounds of each benchmark; the median counts (default 3, and 1 with -deployment)")
+	stored := flag.Int("stored", 0, "how many records the rows keys and role store (default 1,000,000 keys and 100,000 bindings)")
 	against := flag.Bool("deployment", false, "measure a deployment of separate processes")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt) // it ends what it has built
 	defer stop()
-	if err := run(ctx, os.Stdout, *against, *count, flag.Args()); err != nil {
+	if err := run(ctx, os.Stdout, *against, asked{*count, *stored}, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, out io.Writer, against bool, count int, names []string) error {
+// asked is how much is to be measured; zeros: as usual.
+type asked struct{ count, stored int }
+
+func run(ctx context.Context, out io.Writer, against bool, much asked, names []string) error {
 	from, programs := benchmarks, ""
 	if against {
 		from = deployed
@@ -57,7 +61,7 @@ func run(ctx context.Context, out io.Writer, against bool, count int, names []st
 			return errors.Join(failed, context.Cause(ctx))
 		}
 		fmt.Fprintf(os.Stderr, "bench: %s …\n", bench.name)
-		text, err := bench.measure(programs, count)
+		text, err := bench.measure(programs, much)
 		if err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w\n%s", bench.name, err, text))
 			continue
@@ -99,10 +103,10 @@ func choose(from []benchmark, names []string) ([]benchmark, error) {
 }
 
 // measure runs the benchmark: by go test, or by what was built for a deployment.
-func (b *benchmark) measure(programs string, count int) (string, error) {
-	cmd := b.command(count)
+func (b *benchmark) measure(programs string, much asked) (string, error) {
+	cmd := b.command(much)
 	if programs != "" {
-		cmd = deployedCommand(b, programs, max(count, 1))
+		cmd = deployedCommand(b, programs, max(much.count, 1))
 	}
 	var text bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &text, &text
@@ -110,14 +114,19 @@ func (b *benchmark) measure(programs string, count int) (string, error) {
 	return text.String(), err
 }
 
-func (b *benchmark) command(count int) *exec.Cmd {
+func (b *benchmark) command(much asked) *exec.Cmd {
+	count := much.count
 	if count == 0 {
 		count = 3
 	}
 	if b.once {
 		count = 1
 	}
-	return exec.Command("go", "test", "-run", "^$", "-bench", b.pattern, "-benchtime", b.time, "-timeout", "30m", "-count", fmt.Sprint(count), b.pkg)
+	args := []string{"test", "-run", "^$", "-bench", b.pattern, "-benchtime", b.time, "-timeout", "30m", "-count", fmt.Sprint(count), b.pkg}
+	if b.stored && much.stored > 0 {
+		args = append(args, "-stored", fmt.Sprint(much.stored))
+	}
+	return exec.Command("go", args...)
 }
 
 func processor() string {

@@ -11,6 +11,7 @@ import (
 type benchmark struct {
 	name, pkg, pattern, time string
 	once                     bool // it takes long, and interleaves many rounds by itself
+	stored                   bool // it stores as many records as is asked for
 	rows                     []row
 }
 
@@ -24,6 +25,7 @@ type row struct {
 	goal            float64
 	least           bool // the goal is the least, not the most
 	plus            bool // the goal is how much more than the limit it may be
+	free            bool // there is no goal
 }
 
 const guardPkg = "./shared/guard"
@@ -76,16 +78,50 @@ var benchmarks = []benchmark{
 		},
 	},
 	{
-		name: "exchange", pkg: "./services/issuer/app", pattern: "BenchmarkExchange", time: "3s",
-		rows: []row{{what: "API key exchanges a second, load on the same machine", measured: "Exchange/peer=quash req/s", limit: "Exchange/peer=bare req/s", goal: 0.5, least: true}},
-	},
-	{
 		name: "start", pkg: "./services/bench", pattern: "BenchmarkStart", time: "3x", once: true,
 		rows: []row{{what: "guard ready with 1,000,000 live entries, ms", measured: "Start ready-ms", limit: "Start bare-ms", goal: 3}},
 	},
 	{
 		name: "rebuild", pkg: "./services/revocation/redisview", pattern: "BenchmarkRebuild", time: "1x",
 		rows: []row{{what: "Redis view of 1,000,000 entries rebuilt, s", measured: "Rebuild/what=rebuild/states=1e6 s/rebuild", limit: "Rebuild/what=pipelined-set-px/states=1e6 s/rebuild", goal: 2}},
+	},
+	{
+		name: "token", pkg: "./services/bench", pattern: "BenchmarkToken", time: "1x", once: true,
+		rows: []row{
+			{what: "tokens a second for a client, 16 callers on the same machine", measured: "Token/grant=client-credentials tokens/s", limit: "Token/grant=client-credentials bare/s", goal: 0.7, least: true},
+			{what: "the same for an API key of a client's", measured: "Token/grant=exchange tokens/s", limit: "Token/grant=exchange bare/s", goal: 0.7, least: true},
+			{what: "time of one exchange in the handler alone, us", measured: "Token/grant=exchange handler-us", limit: "Token/grant=exchange bare-handler-us", free: true},
+			{what: "allocations of it", measured: "Token/grant=exchange allocs/token", limit: "Token/grant=exchange bare-allocs/token", free: true},
+		},
+	},
+	{
+		name: "introspect", pkg: "./services/bench", pattern: "BenchmarkIntrospect", time: "1x", once: true,
+		rows: []row{
+			{what: "introspections a second, 50,000 tokens, each once, 16 callers", measured: "Introspect/seen=false tokens/s", limit: "Introspect/seen=false bare/s", goal: 0.8, least: true},
+			{what: "the same, 1,000 tokens again and again", measured: "Introspect/seen=true tokens/s", limit: "Introspect/seen=true bare/s", goal: 0.8, least: true},
+			{what: "time of one in the handler alone, token not seen before, us", measured: "Introspect/seen=false handler-us", limit: "Introspect/seen=false bare-handler-us", free: true},
+			{what: "allocations of it", measured: "Introspect/seen=false allocs/token", limit: "Introspect/seen=false bare-allocs/token", free: true},
+		},
+	},
+	{
+		name: "keys", pkg: "./services/bench", pattern: "BenchmarkKeys", time: "1x", once: true, stored: true,
+		rows: []row{
+			{what: "API keys stored", measured: "Keys keys", free: true},
+			{what: "issuer ready with them, ms, beside their bucket read into a Go map", measured: "Keys ready-ms", limit: "Keys bare-ms", free: true},
+			{what: "issuer ready without any, ms", measured: "Keys empty-ms", free: true},
+			{what: "heap bytes a key, after a collection, beside that map's", measured: "Keys heap-B/key", limit: "Keys bare-heap-B/key", free: true},
+			{what: "resident bytes a key", measured: "Keys rss-B/key", limit: "Keys bare-rss-B/key", free: true},
+			{what: "100 keys of one owner listed over HTTP, ms, beside bare reads of them", measured: "Keys list-ms", limit: "Keys bare-list-ms", goal: 5},
+		},
+	},
+	{
+		name: "role", pkg: "./services/bench", pattern: "BenchmarkRole", time: "1x", once: true, stored: true,
+		rows: []row{
+			{what: "bindings of a role that is deleted", measured: "Role bindings", free: true},
+			{what: "entries committed for it", measured: "Role entries", free: true},
+			{what: "until it is answered, ms", measured: "Role answered-ms", free: true},
+			{what: "until all its records are gone, s, beside bare reads and deletes of them", measured: "Role gone-s", limit: "Role bare-s", free: true},
+		},
 	},
 	{
 		name: "idle", pkg: "./services/bench", pattern: "BenchmarkIdle", time: "1x", once: true,
@@ -135,6 +171,9 @@ func (r *row) line(f figures) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if r.limit == "" && r.free {
+		return fmt.Sprintf("%s\t%s\t\t\t\t", r.what, number(measured)), nil
+	}
 	if r.limit == "" {
 		return fmt.Sprintf("%s\t%s\t\t\t<= %s\t%s", r.what, number(measured), number(r.goal), met(measured <= r.goal)), nil
 	}
@@ -148,6 +187,9 @@ func (r *row) line(f figures) (string, error) {
 	ratio := measured / limit
 	if r.inverse {
 		ratio = limit / measured
+	}
+	if r.free {
+		return fmt.Sprintf("%s\t%s\t%s\t%.2f\t\t", r.what, number(measured), number(limit), ratio), nil
 	}
 	sign, ok := "<=", ratio <= r.goal
 	if r.least {

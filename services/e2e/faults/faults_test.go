@@ -53,10 +53,10 @@ func parse(t *testing.T, path string) fault {
 	return f
 }
 
-// overlay writes the changed file and the description that go test reads.
-func (f fault) overlay(t *testing.T, root string) string {
+// source returns the file that is to be changed, which has to have the lines once.
+func (f fault) source(t *testing.T, root string) (file, text string) {
 	t.Helper()
-	file := filepath.Join(root, f.file)
+	file = filepath.Join(root, f.file)
 	src, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -64,9 +64,16 @@ func (f fault) overlay(t *testing.T, root string) string {
 	if n := strings.Count(string(src), f.old); n != 1 {
 		t.Fatalf("the lines to replace stand %d times in %s, want once: move the fault along with the code", n, f.file)
 	}
+	return file, string(src)
+}
+
+// overlay writes the changed file and the description that go test reads.
+func (f fault) overlay(t *testing.T, root string) string {
+	t.Helper()
+	file, src := f.source(t, root)
 	dir := t.TempDir()
 	changed := filepath.Join(dir, "changed.go")
-	if err := os.WriteFile(changed, []byte(strings.Replace(string(src), f.old, f.new, 1)), 0o600); err != nil {
+	if err := os.WriteFile(changed, []byte(strings.Replace(src, f.old, f.new, 1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	desc, err := json.Marshal(map[string]map[string]string{"Replace": {file: changed}})
@@ -90,13 +97,16 @@ func TestEveryFaultIsCaught(t *testing.T) {
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no faults in testdata/faults: %v", err)
 	}
-	// All of them take minutes of two processors: the test command plants a third, another
+	for _, path := range files { // also of those that are not planted this time
+		parse(t, path).source(t, root)
+	}
+	// All of them take minutes of two processors: the test command plants a tenth, another
 	// one each time.
-	if os.Getenv("QUASH_FAULTS") == "third" {
-		first := rand.IntN(3)
-		t.Logf("every third one, from number %d on", first)
+	if os.Getenv("QUASH_FAULTS") == "tenth" {
+		first := rand.IntN(10)
+		t.Logf("every tenth one, from number %d on", first)
 		n := -1
-		files = slices.DeleteFunc(files, func(string) bool { n++; return n%3 != first })
+		files = slices.DeleteFunc(files, func(string) bool { n++; return n%10 != first })
 	}
 	// Half of the time of each goes by while its test waits for what does not come.
 	atOnce := make(chan struct{}, 2)

@@ -21,6 +21,7 @@ import (
 	"github.com/quash-project/quash/services/issuer/httpapi"
 	"github.com/quash-project/quash/services/issuer/kvstore"
 	"github.com/quash-project/quash/services/issuer/oauth"
+	"github.com/quash-project/quash/services/reference"
 	"github.com/quash-project/quash/shared/breakglass"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard"
@@ -29,6 +30,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/natsfeed"
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
+	"github.com/quash-project/quash/shared/idempotency"
 	"github.com/quash-project/quash/shared/identity"
 	"github.com/quash-project/quash/shared/metrics"
 	"github.com/quash-project/quash/shared/seal"
@@ -46,6 +48,7 @@ type Service struct {
 	guard   *guard.Guard
 	reader  *follow.Reader
 	rings   *rings
+	asked   *idempotency.Bucket
 	handler http.Handler
 	seeded  atomic.Bool // the fixed roles are there, and the first operator if wanted
 	waits   atomic.Pointer[string]
@@ -93,7 +96,7 @@ func withDefaults(cfg *Config, d *Deps) {
 
 // wire builds the parts from the bottom up.
 func (s *Service) wire(d Deps) error {
-	known, err := keys.NewSet(s.cfg.Tenant, s.cfg.URL, s.cfg.Trust, keys.OwnAlgs())
+	known, err := keys.NewFamily(s.cfg.Tenant, s.cfg.URL, s.cfg.Trust, keys.OwnAlgs())
 	if err != nil {
 		return err
 	}
@@ -117,17 +120,20 @@ func (s *Service) wire(d Deps) error {
 	s.rings = &rings{js: js, cfg: signing.Config{
 		KEK: d.KEK, Now: d.Now, Log: d.Log.Named("keyring"), Blocked: s.reader.View().Blocked,
 		State: func(tenant, kid string) string {
-			if k := known.Lookup(kid); k != nil && tenant == s.cfg.Tenant {
-				return k.State
+			if of := known.Set(tenant); of != nil {
+				if k := of.Lookup(kid); k != nil {
+					return k.State
+				}
 			}
 			return ""
 		},
 	}}
 	s.domain, err = issuer.New(issuer.Config{
-		Issuer: s.cfg.URL, Tenant: s.cfg.Tenant, Audience: s.cfg.Audience, TokenLife: s.cfg.TokenLife, Limit: s.cfg.Limit,
+		Issuer: s.cfg.URL, Tenant: s.cfg.Tenant, Audience: s.cfg.Audience, TokenLife: s.cfg.TokenLife, Limit: s.cfg.Limit, Keys: s.cfg.keyPolicy(),
 	}, issuer.Deps{
+		Expiring: events{d.NATS}.keyExpiring, Rotated: events{d.NATS}.keyRotated,
 		Store: &s.store.Store, Reader: s.reader, Committer: commit.NewClient(d.NATS, identity.Issuer), Signers: s.rings,
-		Verifier: verifier{s.guard, s.cfg.URL}, Log: d.Log, Now: d.Now, Rand: d.Rand,
+		Verifier: verifier{s.guard}, Attempted: s.guard.Attempted, Log: d.Log, Now: d.Now, Rand: d.Rand,
 	})
 	if err != nil {
 		return err
@@ -137,17 +143,17 @@ func (s *Service) wire(d Deps) error {
 
 // follow makes the one reader, by which both the guard of our own APIs and the
 // issuing itself decide.
-func (s *Service) follow(d Deps, known *keys.Set) error {
+func (s *Service) follow(d Deps, known *keys.Family) error {
 	link, err := natsfeed.New(d.NATS, identity.Issuer)
 	if err != nil {
 		return err
 	}
 	onKey := func(m wire.Message) {
-		if err := known.Apply(m, d.Now()); err != nil && !errors.Is(err, keys.ErrOther) {
+		if _, err := known.Apply(m, d.Now()); err != nil && !errors.Is(err, keys.ErrOther) {
 			d.Log.Error("a key message is not taken", zap.String("message", m.ID), zap.Error(err))
 		}
 	}
-	s.guard, err = guard.New([]guard.Issuer{{URL: s.cfg.URL, Tenant: s.cfg.Tenant, Trust: s.cfg.Trust, Audience: []string{s.cfg.URL}}},
+	s.guard, err = guard.New([]guard.Issuer{{URL: s.cfg.URL, Tenant: s.cfg.Tenant, Tenants: true, Trust: s.cfg.Trust, Audience: []string{s.cfg.URL}}},
 		guard.WithFollow(follow.Config{Source: link, Feed: link, OnKey: onKey, Rand: d.Rand}),
 		guard.WithLimit(s.cfg.Limit), guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")), guard.WithObserver(tracing.Decisions))
 	if err != nil {
@@ -164,17 +170,27 @@ func (s *Service) follow(d Deps, known *keys.Set) error {
 // routes has every way in.
 func (s *Service) routes(d Deps) error {
 	mux := http.NewServeMux()
-	api := frame.New(mux, "issuer", frame.ByGuard(s.guard), d.Log)
-	httpapi.Register(api, s.domain, d.Now)
-	err := oauth.Register(mux, api.OpenAPI(), s.domain, oauth.Config{
-		Issuer: s.cfg.URL, Revocation: s.cfg.RevocationURLs, Rotation: s.cfg.RotationURLs, Log: d.Log.Named("oauth"),
-		Keys: func() []map[string]string { return s.rings.Public(s.cfg.Tenant) },
+	api := frame.New(mux, "issuer", frame.ByGuard(s.guard, s.cfg.Tenant), d.Log)
+	var err error
+	if s.asked, err = idempotency.NewBucket(d.NATS, s.cfg.Replicas, d.Log.Named("requests")); err != nil {
+		return err
+	}
+	api.Remember(frame.Memory{Notes: s.asked, Now: d.Now, Rand: d.Rand})
+	httpapi.Register(api, s.domain, d.KEK)
+	reference.Register(mux)
+	proxies, err := frame.ParseProxies(s.cfg.TrustedProxies)
+	if err != nil {
+		return err
+	}
+	err = oauth.Register(mux, api.OpenAPI(), s.domain, oauth.Config{
+		Issuer: s.cfg.URL, Revocation: s.cfg.RevocationURLs, Rotation: s.cfg.RotationURLs, Proxies: proxies, Log: d.Log.Named("oauth"),
+		Keys: s.rings.Public,
 	})
-	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
+	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces, s.leaks(proxies))
 	return err
 }
 
-// Handler answers requests: /v1/keys, /v1/clients, /v1/roles, /v1/bindings,
+// Handler answers requests: /v1/principals, /v1/keys, /v1/clients, /v1/roles, /v1/bindings,
 // /v1/lookups, /oauth/, /.well-known/ and /openapi/issuer. Before Ready most of
 // them answer 503.
 func (s *Service) Handler() http.Handler { return s.handler }
@@ -201,10 +217,15 @@ func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.guard.Run(ctx) })
 	g.Go(func() error { return s.store.Run(ctx) })
+	g.Go(func() error { return s.asked.Run(ctx) })
 	g.Go(func() error { return s.rings.run(ctx) })
 	g.Go(func() error { return s.domain.Run(ctx) })
 	g.Go(func() error { return s.seed(ctx) })
 	g.Go(func() error { return s.breakGlass(ctx) })
+	if s.cfg.Canary > 0 {
+		g.Go(func() error { return s.domain.Canaries(ctx, s.cfg.Canary) })
+	}
+	g.Go(func() error { return s.serveRecords(ctx) })
 	return g.Wait()
 }
 
@@ -228,5 +249,5 @@ func (s *Service) canMake() error { return s.domain.Ready() }
 
 // Metrics implements metrics.Source.
 func (s *Service) Metrics() []prometheus.Collector {
-	return append(metrics.Guard(s.guard), s.door.Metrics())
+	return append(append(metrics.Guard(s.guard), s.door.Metrics()), s.keyMetrics()...)
 }

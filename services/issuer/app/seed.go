@@ -45,6 +45,7 @@ func (s *Service) seedOnce(ctx context.Context) error {
 	if err := s.domain.EnsureRoles(ctx); err != nil {
 		return err
 	}
+	s.domain.EnsureTenants(ctx)
 	if s.cfg.OperatorKeyFile == "" {
 		return nil
 	}

@@ -2,8 +2,6 @@ package app
 
 import (
 	"context"
-	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"strings"
 	"sync/atomic"
@@ -86,15 +84,30 @@ func (r *rings) Signer(ctx context.Context, tenant string) (issuer.Signer, error
 	return s, nil
 }
 
-// verifier checks tokens by the service's own guard.
-type verifier struct {
-	g   *guard.Guard
-	url string
+// Gone implements issuer.Signers.
+func (r *rings) Gone(ctx context.Context, tenant string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	b, err := r.js.KeyValue(ctx, signing.Bucket)
+	if err == nil {
+		_, err = b.Get(ctx, tenant)
+	}
+	switch {
+	case err == nil:
+		return issuer.ErrSigningKeys
+	case errors.Is(err, jetstream.ErrKeyNotFound), errors.Is(err, jetstream.ErrBucketNotFound):
+		return nil
+	}
+	return err
 }
+
+// verifier checks tokens by the service's own guard. Whether it is a good token is one
+// question, for whom it is another.
+type verifier struct{ g *guard.Guard }
 
 // Verify implements issuer.Verifier.
 func (v verifier) Verify(ctx context.Context, token string) (issuer.Verified, error) {
-	d := v.g.Decide(ctx, token, guard.Requirement{Audience: audienceOf(token, v.url)})
+	d := v.g.Decide(ctx, token, guard.Requirement{AnyAudience: true})
 	if d.Token == nil {
 		if d.Outcome == guard.Unavailable {
 			return issuer.Verified{}, problem.New(problem.Unavailable, "can't tell now whether this token is good: %s; try again", d.Reason)
@@ -109,31 +122,4 @@ func (v verifier) Verify(ctx context.Context, token string) (issuer.Verified, er
 			ID: t.ID, ClientID: t.ClientID, Scope: strings.Join(t.Scopes, " "), Roles: t.Roles, Tenant: t.Tenant, Stamp: t.Stamp, Via: t.Via,
 		},
 	}, nil
-}
-
-// audienceOf reads the aud that a token names, before anything of it is proved,
-// so that the guard asks for that: whether it is a good token is one question,
-// for whom it is another.
-func audienceOf(token, otherwise string) []string {
-	parts := strings.Split(token, ".")
-	if len(parts) != 3 {
-		return []string{otherwise}
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil {
-		return []string{otherwise}
-	}
-	var claims struct {
-		Audience json.RawMessage `json:"aud"`
-	}
-	var one string
-	var many []string
-	switch {
-	case json.Unmarshal(payload, &claims) != nil:
-	case json.Unmarshal(claims.Audience, &one) == nil:
-		return []string{one}
-	case json.Unmarshal(claims.Audience, &many) == nil && len(many) > 0:
-		return many
-	}
-	return []string{otherwise}
 }

@@ -51,6 +51,7 @@ type world struct {
 	stopApp  func()
 	identity ed25519.PrivateKey
 	signing  signing.Set
+	now      func() time.Time // nil: time.Now
 }
 
 // logs keeps every log line, for tests that look for secrets in them.
@@ -73,10 +74,13 @@ func (l *logs) text() string {
 	return l.String()
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB, change ...func(*app.Config)) *world {
 	t.Helper()
 	w := &world{t: t, nats: enginetest.NATS(t), logs: &logs{}}
 	w.configure()
+	for _, c := range change {
+		c(&w.cfg)
+	}
 	w.startLog()
 	w.makeSigningKey(signing.ES256)
 	w.startApp()
@@ -188,7 +192,7 @@ func (w *world) startApp() {
 func (w *world) launchApp() {
 	w.t.Helper()
 	nc := w.nats.Dial(w.t, "issuer")
-	s, err := app.New(w.t.Context(), w.cfg, app.Deps{Log: w.log(), NATS: nc})
+	s, err := app.New(w.t.Context(), w.cfg, app.Deps{Log: w.log(), NATS: nc, Now: w.now})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/quash-project/quash/services/issuer"
+	"github.com/quash-project/quash/shared/guard/revoke"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/rights"
 )
@@ -35,24 +36,32 @@ type NewClient struct {
 }
 
 func (h *handlers) client(ctx context.Context, c *issuer.Client) (Client, error) {
+	bindings, err := h.in(ctx).Bindings(ctx, caller(ctx), issuer.BindingFilter{Subject: c.ID})
+	if err != nil {
+		return Client{}, err
+	}
+	return h.clientOf(c, bindings), nil
+}
+
+// clientOf shows a client with those of the bindings that are its own.
+func (h *handlers) clientOf(c *issuer.Client, bindings []issuer.Binding) Client {
 	out := Client{
 		ClientID: c.ID, Name: c.Name, Grants: orEmpty(c.Grants), Scopes: orEmpty(c.Scopes), Roles: []string{},
 		Audiences: orEmpty(c.Audiences), Serves: orEmpty(c.Serves), CreatedAt: frame.Time(c.Created),
 		ChangedBy: c.Meta.Actor, ChangedAt: frame.Time(c.Meta.At), Reason: c.Meta.Reason,
 	}
-	bindings, err := h.s.Bindings(ctx, caller(ctx), issuer.BindingFilter{Subject: c.ID})
-	if err != nil {
-		return Client{}, err
-	}
 	for _, b := range bindings {
-		out.Roles = append(out.Roles, b.Role.Name)
+		if b.Subject == c.ID {
+			out.Roles = append(out.Roles, b.Role.Name)
+		}
 	}
 	// A client has no stamp: a cut hits its secrets, only a hold the client.
 	out.State, out.HitBy = h.state(c.Mark != nil, noExpiry, h.s.HeldBy(issuer.ClientTarget(c)))
-	return out, nil
+	return out
 }
 
 type createClientInput struct {
+	frame.Idempotent
 	Body struct {
 		Name            string   `json:"name" doc:"for people"`
 		Grants          []string `json:"grants" doc:"client_credentials, token-exchange"`
@@ -66,14 +75,19 @@ type createClientInput struct {
 }
 
 type (
-	newClientOutput struct{ Body NewClient }
-	clientOutput    struct{ Body Client }
-	clientInput     struct {
+	newClientOutput struct {
+		ETag string `header:"ETag" doc:"of the client as GET shows it"`
+		Body NewClient
+	}
+	clientOutput = frame.Tagged[Client]
+	clientInput  struct {
+		frame.IfNoneMatch
 		ID string `path:"id" maxLength:"100"`
 	}
 	listClientsInput  struct{ Page }
 	listClientsOutput struct{ Body frame.List[Client] }
 	addSecretInput    struct {
+		frame.Idempotent
 		ID   string `path:"id" maxLength:"100"`
 		Body struct {
 			Name      string `json:"name,omitempty" doc:"for people"`
@@ -83,17 +97,25 @@ type (
 	}
 )
 
+// Made implements frame.Secretive.
+func (o *newClientOutput) Made() string {
+	return revoke.Target{Kind: revoke.KindClient, ID: o.Body.ClientID}.String()
+}
+
 func (h *handlers) clients(a *frame.API) {
 	frame.Register(a, op("createClient", http.MethodPost, "/v1/clients", "Register a client", "clients"), rights.ClientsWrite, h.createClient)
 	frame.Register(a, op("listClients", http.MethodGet, "/v1/clients", "List clients", "clients"), rights.ClientsRead, h.listClients)
 	frame.Register(a, op("getClient", http.MethodGet, "/v1/clients/{id}", "Show a client", "clients"), rights.ClientsRead,
 		func(ctx context.Context, in *clientInput) (*clientOutput, error) {
-			c, err := h.s.Client(ctx, caller(ctx), in.ID)
+			c, err := h.in(ctx).Client(ctx, caller(ctx), in.ID)
 			if err != nil {
 				return nil, err
 			}
 			out, err := h.client(ctx, &c)
-			return &clientOutput{out}, err
+			if err != nil {
+				return nil, err
+			}
+			return frame.Show(in.IfNoneMatch, out)
 		})
 	frame.Register(a, op("deleteClient", http.MethodDelete, "/v1/clients/{id}", "Cut a client and end its secrets and keys", "clients"), rights.ClientsWrite,
 		func(ctx context.Context, in *endKeyInput) (*endedOutput, error) {
@@ -101,7 +123,9 @@ func (h *handlers) clients(a *frame.API) {
 			if err != nil {
 				return nil, err
 			}
-			e, err := h.s.DeleteClient(ctx, caller(ctx), in.ID, why)
+			e, err := h.in(ctx).DeleteClient(ctx, caller(ctx), in.ID, why, only(in.IfMatch, func(c *issuer.Client) (Client, error) {
+				return h.client(ctx, c)
+			}))
 			if err != nil {
 				return nil, err
 			}
@@ -129,7 +153,7 @@ func (h *handlers) createClient(ctx context.Context, in *createClientInput) (*ne
 		}
 		grants = append(grants, g)
 	}
-	c, k, secret, err := h.s.CreateClient(ctx, caller(ctx), issuer.NewClient{
+	c, k, secret, err := h.in(ctx).CreateClient(ctx, caller(ctx), issuer.NewClient{
 		Name: in.Body.Name, Grants: grants, Scopes: in.Body.Scopes, Roles: in.Body.Roles, Audiences: in.Body.Audiences,
 		Serves: in.Body.Serves, SecretLife: d, Reason: why,
 	})
@@ -140,15 +164,16 @@ func (h *handlers) createClient(ctx context.Context, in *createClientInput) (*ne
 	if err != nil {
 		return nil, err
 	}
-	return &newClientOutput{NewClient{out, secret.Reveal(), k.ID, frame.Time(k.Expires)}}, nil
+	tag, err := frame.Tag(out)
+	return &newClientOutput{ETag: tag, Body: NewClient{out, secret.Reveal(), k.ID, frame.Time(k.Expires)}}, err
 }
 
 func (h *handlers) listClients(ctx context.Context, in *listClientsInput) (*listClientsOutput, error) {
-	clients, err := h.s.Clients(ctx, caller(ctx))
+	clients, err := h.in(ctx).Clients(ctx, caller(ctx))
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := paginate(clients, in.Page, func(c *issuer.Client) string { return sortable(c.Created, c.ID) })
+	page, next, err := paginate(h, questionOf(ctx, "clients", nil), clients, in.Page, func(c *issuer.Client) string { return sortable(c.Created, c.ID) })
 	if err != nil {
 		return nil, err
 	}
@@ -172,9 +197,9 @@ func (h *handlers) addSecret(ctx context.Context, in *addSecretInput) (*newKeyOu
 	if err != nil {
 		return nil, err
 	}
-	k, secret, err := h.s.AddSecret(ctx, caller(ctx), in.ID, in.Body.Name, d, why)
+	k, secret, err := h.in(ctx).AddSecret(ctx, caller(ctx), in.ID, in.Body.Name, d, why)
 	if err != nil {
 		return nil, err
 	}
-	return &newKeyOutput{NewKey{h.key(&k), secret.Reveal()}}, nil
+	return h.newKey(&k, secret)
 }

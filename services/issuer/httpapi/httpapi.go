@@ -1,15 +1,16 @@
-// Package httpapi is the issuer's management API: API keys, clients and their
+// Package httpapi is the issuer's management API: principals, API keys, clients and their
 // secrets, roles, bindings, and what a pasted secret is.
 package httpapi
 
 import (
 	"context"
-	"encoding/base64"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/quash-project/quash/services/issuer"
 	"github.com/quash-project/quash/shared/commit"
@@ -18,19 +19,27 @@ import (
 	"github.com/quash-project/quash/shared/problem"
 )
 
-// Register adds the operations to an API.
-func Register(a *frame.API, s *issuer.Service, now func() time.Time) {
-	h := &handlers{s: s, now: now}
+// Register adds the operations to an API. aead seals the tokens of pages: all replicas
+// need the same.
+func Register(a *frame.API, s *issuer.Service, aead tink.AEAD) {
+	h := &handlers{s: s, pages: frame.NewPages(aead)}
+	h.principals(a)
 	h.keys(a)
 	h.clients(a)
 	h.roles(a)
 	h.bindings(a)
+	h.can(a)
+	h.tenants(a)
+	h.targets(a)
 }
 
 type handlers struct {
-	s   *issuer.Service
-	now func() time.Time
+	s     *issuer.Service // of the installation's own tenant
+	pages frame.Pages
 }
+
+// in returns the issuer of the caller's tenant, which is the only one that they are told of.
+func (h *handlers) in(ctx context.Context) *issuer.Service { return h.s.In(frame.CallerOf(ctx).Tenant) }
 
 func op(id, method, path, summary, tag string) huma.Operation {
 	o := huma.Operation{OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag}}
@@ -48,7 +57,11 @@ func op(id, method, path, summary, tag string) huma.Operation {
 
 func caller(ctx context.Context) issuer.Caller {
 	c := frame.CallerOf(ctx)
-	return issuer.Caller{Actor: c.Actor(), Tenant: c.Tenant, Scopes: c.Scopes}
+	out := issuer.Caller{Actor: c.Actor(), Tenant: c.Tenant, Scopes: c.Scopes, Request: frame.RequestID(ctx)}
+	if a := frame.AttemptOf(ctx); a != nil {
+		out.Try = a
+	}
+	return out
 }
 
 // reason is why something is done, for the audit; it goes into records and the
@@ -63,48 +76,35 @@ func reason(text string) (string, error) {
 	return text, problem.NoSecret("reason", text)
 }
 
-// life reads a duration as "720h". Empty: 0.
+// only is the condition that a record is still what the caller has seen of it.
+func only[T, V any](in frame.IfMatch, shown func(*T) (V, error)) issuer.If[T] {
+	return func(v T) error {
+		if in.Wanted == "" {
+			return nil
+		}
+		s, err := shown(&v)
+		if err != nil {
+			return err
+		}
+		return in.Check(s)
+	}
+}
+
+// life reads a duration as "720h" or "30d". Empty: 0.
 func life(field, text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil
 	}
 	d, err := time.ParseDuration(text)
+	if days, ok := strings.CutSuffix(text, "d"); ok {
+		n, dayErr := strconv.ParseUint(days, 10, 16) // 65,535 days are no overflow
+		d, err = time.Duration(n)*24*time.Hour, dayErr
+	}
 	if err != nil || d <= 0 {
-		return 0, problem.FieldError(field, "want a positive duration as in 720h or 90m")
+		return 0, problem.FieldError(field, "want a positive duration as in 30d, 720h or 90m")
 	}
 	return d, nil
 }
-
-// Page are the query parameters of a list.
-type Page struct {
-	Page  string `query:"page" maxLength:"1000" doc:"next_page of the answer before"`
-	Limit int    `query:"limit" minimum:"1" maximum:"1000" default:"100"`
-}
-
-// paginate returns one page of a sorted list. A page begins after the record
-// that the one before ended with, so that nothing is shown twice or left out
-// because of what was added or removed meanwhile. key must sort as the list does.
-func paginate[T any](items []T, p Page, key func(*T) string) ([]T, string, error) {
-	if p.Page != "" {
-		after, err := base64.RawURLEncoding.Strict().DecodeString(p.Page)
-		if err != nil {
-			return nil, "", problem.FieldError("page", "want next_page of an answer")
-		}
-		i := 0
-		for i < len(items) && key(&items[i]) <= string(after) {
-			i++
-		}
-		items = items[i:]
-	}
-	if len(items) <= p.Limit {
-		return items, "", nil
-	}
-	items = items[:p.Limit]
-	return items, base64.RawURLEncoding.EncodeToString([]byte(key(&items[len(items)-1]))), nil
-}
-
-// sortable writes a time and an id so that texts sort as the pairs do.
-func sortable(t time.Time, id string) string { return t.UTC().Format("20060102150405.000") + id }
 
 // Ended tells where what was taken away stands in the log.
 type Ended struct {
@@ -113,11 +113,16 @@ type Ended struct {
 	Epoch       uint64     `json:"epoch"`
 	Sequence    uint64     `json:"sequence"`
 	CommittedAt frame.Time `json:"committed_at"`
+	Next        string     `json:"next,omitempty" doc:"of a key that was rotated: the key that has taken its place, and lives on"`
 }
 
 type endedOutput struct{ Body Ended }
 
-func ended(e issuer.Ended) Ended { return endedOf(e.Target, e.Answer) }
+func ended(e issuer.Ended) Ended {
+	out := endedOf(e.Target, e.Answer)
+	out.Next = e.Next
+	return out
+}
 
 func endedOf(target string, a commit.Answer) Ended {
 	return Ended{Target: target, ID: a.ID, Epoch: a.Epoch, Sequence: a.Sequence, CommittedAt: frame.Millis(a.CommittedAt)}
@@ -125,23 +130,17 @@ func endedOf(target string, a commit.Answer) Ended {
 
 // state says in a word what a record is good for, and by what it is hit.
 func (h *handlers) state(marked bool, expires time.Time, hits []issuer.Hit) (string, []string) {
-	var by []string
-	held := true
-	for _, hit := range hits {
-		by = append(by, hit.Target)
-		held = held && hit.Held
+	state, by := h.s.Standing(marked, expires, hits)
+	return string(state), by
+}
+
+// showAll shows each of some records.
+func showAll[T, U any](records []T, show func(*T) U) []U {
+	out := make([]U, 0, len(records))
+	for i := range records {
+		out = append(out, show(&records[i]))
 	}
-	switch {
-	case marked:
-		return "ending", by
-	case !expires.IsZero() && !h.now().Before(expires):
-		return "expired", by
-	case len(hits) > 0 && held:
-		return "held", by
-	case len(hits) > 0:
-		return "revoked", by
-	}
-	return "active", by
+	return out
 }
 
 func orEmpty(list []string) []string {

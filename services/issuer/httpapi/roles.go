@@ -43,6 +43,7 @@ func (h *handlers) role(r *issuer.Role) Role {
 
 type (
 	createRoleInput struct {
+		frame.Idempotent
 		Body struct {
 			Name   string   `json:"name"`
 			Scopes []string `json:"scopes"`
@@ -50,6 +51,8 @@ type (
 		}
 	}
 	setRoleInput struct {
+		frame.Idempotent
+		frame.IfMatch
 		Name string `path:"name" maxLength:"100"`
 		Body struct {
 			Scopes []string `json:"scopes" doc:"all that it has from now on"`
@@ -57,18 +60,23 @@ type (
 		}
 	}
 	renewRoleInput struct {
+		frame.Idempotent
+		frame.IfMatch
 		Name string `path:"name" maxLength:"100"`
 		Body reasonBody
 	}
 	roleInput struct {
+		frame.IfNoneMatch
 		Name string `path:"name" maxLength:"100"`
 	}
 	endRoleInput struct {
+		frame.Idempotent
+		frame.IfMatch
 		Name   string `path:"name" maxLength:"100"`
 		Reason string `query:"reason" doc:"why, for the audit"`
 	}
-	roleOutput        struct{ Body Role }
-	changedRoleOutput struct{ Body ChangedRole }
+	roleOutput        = frame.Tagged[Role]
+	changedRoleOutput = frame.Tagged[ChangedRole]
 	listRolesInput    struct{ Page }
 	listRolesOutput   struct{ Body frame.List[Role] }
 )
@@ -80,35 +88,31 @@ func (h *handlers) roles(a *frame.API) {
 			if err != nil {
 				return nil, err
 			}
-			r, err := h.s.CreateRole(ctx, caller(ctx), in.Body.Name, in.Body.Scopes, why)
+			r, err := h.in(ctx).CreateRole(ctx, caller(ctx), in.Body.Name, in.Body.Scopes, why)
 			if err != nil {
 				return nil, err
 			}
-			return &roleOutput{h.role(&r)}, nil
+			return frame.TaggedOf(h.role(&r))
 		})
 	frame.Register(a, op("listRoles", http.MethodGet, "/v1/roles", "List roles", "roles"), rights.RolesRead,
 		func(ctx context.Context, in *listRolesInput) (*listRolesOutput, error) {
-			roles, err := h.s.Roles(ctx, caller(ctx))
+			roles, err := h.in(ctx).Roles(ctx, caller(ctx))
 			if err != nil {
 				return nil, err
 			}
-			page, next, err := paginate(roles, in.Page, func(r *issuer.Role) string { return r.Name })
+			page, next, err := paginate(h, questionOf(ctx, "roles", nil), roles, in.Page, func(r *issuer.Role) string { return r.Name })
 			if err != nil {
 				return nil, err
 			}
-			var out []Role
-			for i := range page {
-				out = append(out, h.role(&page[i]))
-			}
-			return &listRolesOutput{frame.ListOf(out, next)}, nil
+			return &listRolesOutput{frame.ListOf(showAll(page, h.role), next)}, nil
 		})
 	frame.Register(a, op("getRole", http.MethodGet, "/v1/roles/{name}", "Show a role", "roles"), rights.RolesRead,
 		func(ctx context.Context, in *roleInput) (*roleOutput, error) {
-			r, err := h.s.Role(ctx, caller(ctx), in.Name)
+			r, err := h.in(ctx).Role(ctx, caller(ctx), in.Name)
 			if err != nil {
 				return nil, err
 			}
-			return &roleOutput{h.role(&r)}, nil
+			return frame.Show(in.IfNoneMatch, h.role(&r))
 		})
 	frame.Register(a, op("setRole", http.MethodPut, "/v1/roles/{name}", "Change the scopes of a role; taking one away cuts what was made with it", "roles"), rights.RolesWrite, h.setRole)
 	frame.Register(a, op("deleteRole", http.MethodDelete, "/v1/roles/{name}", "Cut a role and its bindings and remove them", "roles"), rights.RolesWrite,
@@ -117,7 +121,7 @@ func (h *handlers) roles(a *frame.API) {
 			if err != nil {
 				return nil, err
 			}
-			e, err := h.s.DeleteRole(ctx, caller(ctx), in.Name, why)
+			e, err := h.in(ctx).DeleteRole(ctx, caller(ctx), in.Name, why, only(in.IfMatch, h.shownRole))
 			if err != nil {
 				return nil, err
 			}
@@ -129,11 +133,11 @@ func (h *handlers) roles(a *frame.API) {
 			if err != nil {
 				return nil, err
 			}
-			r, err := h.s.RenewRole(ctx, caller(ctx), in.Name, why)
+			r, err := h.in(ctx).RenewRole(ctx, caller(ctx), in.Name, why, only(in.IfMatch, h.shownRole))
 			if err != nil {
 				return nil, err
 			}
-			return &roleOutput{h.role(&r)}, nil
+			return frame.TaggedOf(h.role(&r))
 		})
 }
 
@@ -142,7 +146,7 @@ func (h *handlers) setRole(ctx context.Context, in *setRoleInput) (*changedRoleO
 	if err != nil {
 		return nil, err
 	}
-	r, e, err := h.s.SetRole(ctx, caller(ctx), in.Name, in.Body.Scopes, why)
+	r, e, err := h.in(ctx).SetRole(ctx, caller(ctx), in.Name, in.Body.Scopes, why, only(in.IfMatch, h.shownRole))
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +155,12 @@ func (h *handlers) setRole(ctx context.Context, in *setRoleInput) (*changedRoleO
 		at := ended(*e)
 		out.Ended = &at
 	}
-	return &changedRoleOutput{out}, nil
+	tag, err := frame.Tag(out.Role)
+	return &changedRoleOutput{ETag: tag, Body: out}, err
 }
+
+// shownRole is role, as only wants it.
+func (h *handlers) shownRole(r *issuer.Role) (Role, error) { return h.role(r), nil }
 
 // Binding is a role given to a subject, as it is shown.
 type Binding struct {
@@ -160,9 +168,10 @@ type Binding struct {
 	Role      string     `json:"role"`
 	RoleID    string     `json:"role_id"`
 	Target    string     `json:"target" doc:"what to revoke"`
-	State     string     `json:"state" enum:"active,ending,held,revoked"`
+	State     string     `json:"state" enum:"active,expired,ending,held,revoked"`
 	HitBy     []string   `json:"hit_by,omitempty"`
 	CreatedAt frame.Time `json:"created_at"`
+	ExpiresAt frame.Time `json:"expires_at,omitzero" doc:"when it ends by itself; absent: never"`
 	ChangedBy string     `json:"changed_by"`
 	ChangedAt frame.Time `json:"changed_at"`
 	Reason    string     `json:"reason,omitempty"`
@@ -171,22 +180,27 @@ type Binding struct {
 func (h *handlers) binding(b *issuer.Binding) Binding {
 	t := issuer.BindingTarget(b)
 	out := Binding{
-		Subject: b.Subject, Role: b.Role.Name, RoleID: b.Role.ID, Target: t.String(), CreatedAt: frame.Time(b.Created),
+		Subject: b.Subject, Role: b.Role.Name, RoleID: b.Role.ID, Target: t.String(), CreatedAt: frame.Time(b.Created), ExpiresAt: frame.Time(b.Expires),
 		ChangedBy: b.Meta.Actor, ChangedAt: frame.Time(b.Meta.At), Reason: b.Meta.Reason,
 	}
-	out.State, out.HitBy = h.state(b.Mark != nil, noExpiry, h.s.HitBy(b.Stamp, t))
+	out.State, out.HitBy = h.state(b.Mark != nil, b.Expires, h.s.HitBy(b.Stamp, t))
 	return out
 }
 
+// shownBinding is binding, as only wants it.
+func (h *handlers) shownBinding(b *issuer.Binding) (Binding, error) { return h.binding(b), nil }
+
 type (
 	createBindingInput struct {
+		frame.Idempotent
 		Body struct {
-			Subject string `json:"subject" doc:"a principal, client_... or key_..."`
-			Role    string `json:"role" doc:"by name"`
-			Reason  string `json:"reason,omitempty" doc:"why, for the audit"`
+			Subject   string `json:"subject" doc:"a principal, client_... or key_..."`
+			Role      string `json:"role" doc:"by name"`
+			ExpiresIn string `json:"expires_in,omitempty" doc:"when it ends by itself, as in 8h, 1m to 400 days; absent: never. Moved away if given again, never nearer"`
+			Reason    string `json:"reason,omitempty" doc:"why, for the audit"`
 		}
 	}
-	bindingOutput     struct{ Body Binding }
+	bindingOutput     = frame.Tagged[Binding]
 	listBindingsInput struct {
 		Page
 		Subject string `query:"subject"`
@@ -194,6 +208,8 @@ type (
 	}
 	listBindingsOutput struct{ Body frame.List[Binding] }
 	endBindingInput    struct {
+		frame.Idempotent
+		frame.IfMatch
 		Subject string `query:"subject" required:"true"`
 		Role    string `query:"role" required:"true"`
 		Reason  string `query:"reason" doc:"why, for the audit"`
@@ -207,27 +223,28 @@ func (h *handlers) bindings(a *frame.API) {
 			if err != nil {
 				return nil, err
 			}
-			b, err := h.s.Bind(ctx, caller(ctx), issuer.NewBinding{Subject: in.Body.Subject, Role: in.Body.Role, Reason: why})
+			d, err := life("expires_in", in.Body.ExpiresIn)
 			if err != nil {
 				return nil, err
 			}
-			return &bindingOutput{h.binding(&b)}, nil
+			b, err := h.in(ctx).Bind(ctx, caller(ctx), issuer.NewBinding{Subject: in.Body.Subject, Role: in.Body.Role, Life: d, Reason: why})
+			if err != nil {
+				return nil, err
+			}
+			return frame.TaggedOf(h.binding(&b))
 		})
 	frame.Register(a, op("listBindings", http.MethodGet, "/v1/bindings", "List bindings", "bindings"), rights.RolesRead,
 		func(ctx context.Context, in *listBindingsInput) (*listBindingsOutput, error) {
-			bindings, err := h.s.Bindings(ctx, caller(ctx), issuer.BindingFilter{Subject: in.Subject, Role: in.Role})
+			f := issuer.BindingFilter{Subject: in.Subject, Role: in.Role}
+			bindings, err := h.in(ctx).Bindings(ctx, caller(ctx), f)
 			if err != nil {
 				return nil, err
 			}
-			page, next, err := paginate(bindings, in.Page, func(b *issuer.Binding) string { return sortable(b.Created, b.BindingID()) })
+			page, next, err := paginate(h, questionOf(ctx, "bindings", f), bindings, in.Page, func(b *issuer.Binding) string { return sortable(b.Created, b.BindingID()) })
 			if err != nil {
 				return nil, err
 			}
-			var out []Binding
-			for i := range page {
-				out = append(out, h.binding(&page[i]))
-			}
-			return &listBindingsOutput{frame.ListOf(out, next)}, nil
+			return &listBindingsOutput{frame.ListOf(showAll(page, h.binding), next)}, nil
 		})
 	frame.Register(a, op("deleteBinding", http.MethodDelete, "/v1/bindings", "Take a role from a subject", "bindings"), rights.RolesWrite,
 		func(ctx context.Context, in *endBindingInput) (*endedOutput, error) {
@@ -235,7 +252,7 @@ func (h *handlers) bindings(a *frame.API) {
 			if err != nil {
 				return nil, err
 			}
-			e, err := h.s.Unbind(ctx, caller(ctx), in.Subject, in.Role, why)
+			e, err := h.in(ctx).Unbind(ctx, caller(ctx), in.Subject, in.Role, why, only(in.IfMatch, h.shownBinding))
 			if err != nil {
 				return nil, err
 			}

@@ -3,45 +3,30 @@ package kvstore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/quash-project/quash/shared/kv"
 )
 
-// history is how many revisions of a record the bucket keeps: enough for the
-// audit follower to read each change, however late it comes.
-const history = 64
+// keepAll is how many revisions of a record a bucket keeps: enough for the audit
+// follower to read each change, however late it comes. Of what the audit leaves out it
+// is keepLast.
+const (
+	keepAll  = 64
+	keepLast = 1
+)
 
 // markerLife is how long the bucket shows that a record has come to its end by
 // its own time to live, so that watches hear of it.
 const markerLife = 24 * time.Hour
 
-// openBucket creates the bucket's stream, or brings it to these settings. Not by
-// CreateOrUpdateKeyValue, which would have every read go to any replica
-// (AllowDirect): such a read may be old, and a miss in the copy is worth a
-// question to the leader.
-func openBucket(ctx context.Context, js jetstream.JetStream, name string, replicas int) (jetstream.KeyValue, error) {
-	cfg := jetstream.StreamConfig{
-		Name: "KV_" + name, Subjects: []string{"$KV." + name + ".>"}, Description: "records of the issuer: " + name,
-		MaxMsgsPerSubject: history, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1,
-		Storage: jetstream.FileStorage, Replicas: replicas, Discard: jetstream.DiscardNew,
-		AllowRollup: true, DenyDelete: true, AllowMsgTTL: true, SubjectDeleteMarkerTTL: markerLife, Duplicates: 2 * time.Minute,
-	}
-	s, err := js.CreateOrUpdateStream(ctx, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", name, err)
-	}
-	if s.CachedInfo().Config.AllowDirect {
-		if _, err := js.UpdateStream(ctx, cfg); err != nil { // creating sets it, whatever the request says
-			return nil, fmt.Errorf("bucket %s: %w", name, err)
-		}
-	}
-	b, err := js.KeyValue(ctx, name)
-	if err != nil {
-		return nil, fmt.Errorf("bucket %s: %w", name, err)
-	}
-	return b, nil
+// openBucket makes a bucket: a miss in the copy is worth a question to the leader.
+func openBucket(ctx context.Context, js jetstream.JetStream, name string, replicas int, history int64) (jetstream.KeyValue, error) {
+	cfg := kv.StreamOf(name, "records of the issuer: "+name, replicas)
+	cfg.MaxMsgsPerSubject, cfg.AllowMsgTTL, cfg.SubjectDeleteMarkerTTL = history, true, markerLife
+	return kv.Make(ctx, js, cfg)
 }
 
 // isLostRace reports whether somebody wrote in between. On replicated streams

@@ -67,6 +67,58 @@ func TestCreateNeverReplaces(t *testing.T) {
 	}
 }
 
+// A turn is one's alone, of all replicas; who waits for it gets it, and it leaves no record.
+func TestATurnIsOnesAlone(t *testing.T) {
+	n := enginetest.NATS(t)
+	a, b := start(t, n, time.Now), start(t, n, time.Now)
+	enginetest.Eventually(t, "turns can be had", func() error {
+		for _, s := range []*Store{a, b} {
+			done, err := s.Turn(t.Context(), "first")
+			if err != nil {
+				return err
+			}
+			done()
+		}
+		return nil
+	})
+	var inside, most atomic.Int32
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			done, err := []*Store{a, b}[i%2].Turn(context.Background(), "acme")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			most.Store(max(most.Load(), inside.Add(1)))
+			if other, err := a.Turn(context.Background(), fmt.Sprint("other-", i)); err != nil { // of another name
+				t.Error(err)
+			} else {
+				other()
+			}
+			inside.Add(-1)
+			done()
+		})
+	}
+	wg.Wait()
+	if most.Load() != 1 {
+		t.Errorf("%d had the turn at once", most.Load())
+	}
+	held, err := a.Turn(t.Context(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer held()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := b.Turn(ctx, "acme"); err == nil {
+		t.Error("a second one has the turn")
+	}
+	if keys, err := a.Uses.Stored(t.Context(), "acme"); err != nil || len(keys) > 0 {
+		t.Errorf("%q stands in the store, %v", keys, err)
+	}
+}
+
 func TestChangeLosesNoChange(t *testing.T) {
 	n := enginetest.NATS(t)
 	a, b := start(t, n, time.Now), start(t, n, time.Now)
@@ -131,6 +183,42 @@ func TestCopyFollowsAndWritersSeeTheirOwn(t *testing.T) {
 	}
 	if _, err := b.Bindings.Get(t.Context(), "default.none"); problem.KindOf(err) != problem.NotFound {
 		t.Errorf("nothing: %v", err)
+	}
+}
+
+// A fresh copy has what others had written; one that hears nothing does not say that it is.
+func TestFreshCopyHasAllThatWasWritten(t *testing.T) {
+	n := enginetest.NATS(t)
+	a := start(t, n, time.Now)
+	b, err := New(Config{NATS: n.Dial(t, "issuer"), Log: zaptest.NewLogger(t), Now: time.Now, Rand: rand.Reader})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Bindings.Fresh(t.Context()); problem.KindOf(err) != problem.Unavailable {
+		t.Errorf("before it runs: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	enginetest.Eventually(t, "the other replica is ready", b.Ready)
+	for i := range 50 {
+		x := issuer.Binding{Tenant: "default", Subject: "alice", Role: issuer.RoleRef{ID: fmt.Sprint("r", i)}}
+		if err := a.Bindings.Create(t.Context(), "default."+x.Role.ID, x); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.Bindings.Fresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Bindings.Size(issuer.SubjectGroup("default", "alice")); got != i+1 {
+			t.Fatalf("a fresh copy has %d of %d", got, i+1)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Bindings.Fresh(t.Context()); problem.KindOf(err) != problem.Unavailable {
+		t.Errorf("a copy that hears nothing any more: %v", err)
 	}
 }
 

@@ -61,6 +61,12 @@ func (r *replica[T]) all() iter.Seq2[string, T] {
 	}
 }
 
+func (r *replica[T]) size(group string) int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.groups[group])
+}
+
 func (r *replica[T]) group(name string) []T {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
@@ -73,6 +79,24 @@ func (r *replica[T]) group(name string) []T {
 		out = append(out, r.records[k].v)
 	}
 	return out
+}
+
+// walk gives the records of a group one by one. Only their names are copied, so that a
+// million of them neither hold up the watch nor take memory twice.
+func (r *replica[T]) walk(name string) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		r.mu.RLock()
+		keys := make([]string, 0, len(r.groups[name]))
+		for k := range r.groups[name] {
+			keys = append(keys, k)
+		}
+		r.mu.RUnlock()
+		for _, k := range keys {
+			if v, ok := r.get(k); ok && !yield(v) {
+				return
+			}
+		}
+	}
 }
 
 // put takes a revision of a record, in the order of the watch.
@@ -98,6 +122,13 @@ func (r *replica[T]) drop(key string, rev uint64) {
 	defer r.mu.Unlock()
 	r.unlink(key)
 	delete(r.records, key)
+	r.applied(rev)
+}
+
+// pass notes a revision that is no record's.
+func (r *replica[T]) pass(rev uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.applied(rev)
 }
 
@@ -129,10 +160,10 @@ func (r *replica[T]) take(o *replica[T]) {
 	r.applied(o.seen)
 }
 
-// await waits until a revision has been applied, at most for d. It is a
-// courtesy to whoever reads next: nothing depends on it.
-func (r *replica[T]) await(ctx context.Context, rev uint64, d time.Duration) {
-	r.wait(ctx, d, func() bool { return r.seen >= rev })
+// await waits until a revision has been applied, at most for d, and reports whether it was.
+// After a write it is a courtesy to whoever reads next: nothing depends on it.
+func (r *replica[T]) await(ctx context.Context, rev uint64, d time.Duration) bool {
+	return r.wait(ctx, d, func() bool { return r.seen >= rev })
 }
 
 // awaitGone waits until the record of that revision is gone or another.
@@ -140,7 +171,7 @@ func (r *replica[T]) awaitGone(ctx context.Context, key string, rev uint64, d ti
 	r.wait(ctx, d, func() bool { h, ok := r.records[key]; return !ok || h.rev > rev })
 }
 
-func (r *replica[T]) wait(ctx context.Context, d time.Duration, done func() bool) {
+func (r *replica[T]) wait(ctx context.Context, d time.Duration, done func() bool) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for {
@@ -148,14 +179,14 @@ func (r *replica[T]) wait(ctx context.Context, d time.Duration, done func() bool
 		ok, changed := done(), r.changed
 		r.mu.RUnlock()
 		if ok {
-			return
+			return true
 		}
 		select {
 		case <-changed:
 		case <-timer.C:
-			return
+			return false
 		case <-ctx.Done():
-			return
+			return false
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/quash-project/quash/services/issuer"
 	"github.com/quash-project/quash/shared/apikey"
+	"github.com/quash-project/quash/shared/kv"
 )
 
 // Config says where the records are.
@@ -34,7 +35,7 @@ type Store struct {
 
 type runner interface {
 	open(ctx context.Context, js jetstream.JetStream, replicas int) error
-	run(ctx context.Context, instance string) error
+	run(ctx context.Context) error
 }
 
 // afterEnd is how long a record is kept after its end, for people who look for it.
@@ -52,8 +53,10 @@ func New(cfg Config) (*Store, error) {
 	}
 	s := &Store{cfg: cfg, js: js, instance: instance}
 	s.Tenants = add(s, kind[issuer.Tenant, tenantRow]{
-		bucket: "tenants",
-		toRow:  func(t issuer.Tenant) tenantRow { return tenantRow(t) }, fromRow: func(r tenantRow) issuer.Tenant { return issuer.Tenant(r) },
+		bucket: "tenants", toRow: tenantToRow, fromRow: tenantFromRow, groups: issuer.TenantGroups,
+	})
+	s.Principals = add(s, kind[issuer.Principal, principalRow]{
+		bucket: "users", groups: issuer.PrincipalGroups, toRow: principalToRow, fromRow: principalFromRow,
 	})
 	s.Keys = add(s, kind[issuer.Key, keyRow]{
 		bucket: "keys", toRow: keyToRow, fromRow: keyFromRow, groups: issuer.KeyGroups,
@@ -69,14 +72,26 @@ func New(cfg Config) (*Store, error) {
 	})
 	s.Bindings = add(s, kind[issuer.Binding, bindingRow]{
 		bucket: "bindings", toRow: bindingToRow, fromRow: bindingFromRow, groups: issuer.BindingGroups,
+		end: func(b issuer.Binding) time.Time {
+			if b.Expires.IsZero() {
+				return time.Time{}
+			}
+			return b.Expires.Add(afterEnd)
+		},
 	})
+	uses := add(s, kind[issuer.Use, useRow]{
+		bucket: "uses", history: keepLast,
+		toRow: func(u issuer.Use) useRow { return useRow(u) }, fromRow: func(r useRow) issuer.Use { return issuer.Use(r) },
+		end: func(u issuer.Use) time.Time { return u.Until.Add(afterEnd) },
+	})
+	s.Uses, s.Turn = uses, uses.turn
 	return s, nil
 }
 
-func add[T, R any](s *Store, k kind[T, R]) issuer.Table[T] {
+func add[T, R any](s *Store, k kind[T, R]) *table[T, R] {
 	t := &table[T, R]{
 		kind: k, js: s.js, now: s.cfg.Now, log: s.cfg.Log, copy: newReplica(k.groups),
-		beat: beat{came: make(chan struct{}, 1)},
+		beat: beat{key: kv.BeatPrefix + k.bucket + "." + s.instance, came: make(chan struct{}, 1)},
 	}
 	s.tables = append(s.tables, t)
 	return t
@@ -91,7 +106,7 @@ func (s *Store) Run(ctx context.Context) error {
 			if !s.open(ctx, t) {
 				return nil
 			}
-			return t.run(ctx, s.instance)
+			return t.run(ctx)
 		})
 	}
 	return g.Wait()

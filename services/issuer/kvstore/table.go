@@ -9,6 +9,7 @@ package kvstore
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,6 +32,7 @@ type kind[T, R any] struct {
 	fromRow func(R) T
 	groups  func(T) []string  // nil: none
 	end     func(T) time.Time // when the record may vanish by itself; nil: never
+	history int64             // revisions that are kept; 0: keepAll
 }
 
 // table implements issuer.Table.
@@ -58,7 +60,7 @@ func (t *table[T, R]) decode(e jetstream.KeyValueEntry) (T, error) {
 
 // open creates the bucket or brings it to its settings.
 func (t *table[T, R]) open(ctx context.Context, js jetstream.JetStream, replicas int) error {
-	b, err := openBucket(ctx, js, t.bucket, replicas)
+	b, err := openBucket(ctx, js, t.bucket, replicas, cmp.Or(t.history, keepAll))
 	if err == nil {
 		t.kv.Store(&b)
 	}
@@ -121,12 +123,19 @@ func (t *table[T, R]) Get(ctx context.Context, key string) (T, error) {
 	return t.Load(ctx, key)
 }
 
+// Peek returns what the copy has.
+func (t *table[T, R]) Peek(key string) (T, bool) { return t.copy.get(key) }
+
 // ttl returns for how long a record is kept, 0 for ever.
 func (t *table[T, R]) ttl(v T) time.Duration {
 	if t.end == nil {
 		return 0
 	}
-	return max(t.end(v).Sub(t.now()).Truncate(time.Second), time.Second)
+	end := t.end(v)
+	if end.IsZero() {
+		return 0
+	}
+	return max(end.Sub(t.now()).Truncate(time.Second), time.Second)
 }
 
 // Create implements issuer.Table.
@@ -270,6 +279,30 @@ func (t *table[T, R]) Remove(ctx context.Context, key string, ok func(T) bool) e
 
 // All implements issuer.Table.
 func (t *table[T, R]) All() iter.Seq2[string, T] { return t.copy.all() }
+
+// Walk implements issuer.Table.
+func (t *table[T, R]) Walk(group string) iter.Seq[T] { return t.copy.walk(group) }
+
+// Size implements issuer.Table.
+func (t *table[T, R]) Size(group string) int { return t.copy.size(group) }
+
+// Stored implements issuer.Table.
+func (t *table[T, R]) Stored(ctx context.Context, tenant string) ([]string, error) {
+	b, err := t.store()
+	if err != nil {
+		return nil, err
+	}
+	list, err := b.ListKeysFiltered(ctx, tenant+".>")
+	if err != nil {
+		return nil, problem.Wrap(problem.Unavailable, err, "the record store does not answer; try again")
+	}
+	defer func() { _ = list.Stop() }() // it has ended, or ctx has
+	var out []string
+	for key := range list.Keys() {
+		out = append(out, key)
+	}
+	return out, context.Cause(ctx)
+}
 
 // Group implements issuer.Table.
 func (t *table[T, R]) Group(name string) []T { return t.copy.group(name) }

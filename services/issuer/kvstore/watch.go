@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/shared/kv"
+	"github.com/quash-project/quash/shared/problem"
 )
 
 const (
@@ -29,6 +30,7 @@ const (
 
 // beat is what is known of the own writes: owned by the watch, read by all.
 type beat struct {
+	key  string // where this replica writes it
 	mu   sync.Mutex
 	n    uint64
 	sent map[uint64]time.Time // not back yet
@@ -90,9 +92,9 @@ func (t *table[T, R]) Ready() error {
 }
 
 // run keeps the copy until ctx ends.
-func (t *table[T, R]) run(ctx context.Context, instance string) error {
+func (t *table[T, R]) run(ctx context.Context) error {
 	for {
-		err := t.watch(ctx, kv.BeatPrefix+t.bucket+"."+instance)
+		err := t.watch(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -109,7 +111,7 @@ var errStalled = errors.New("a write of our own did not come back in time")
 
 // watch reads the whole bucket, then follows it. It ends with an error when the
 // watch does, or when a beat does not come back.
-func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
+func (t *table[T, R]) watch(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	b, err := t.store()
@@ -143,12 +145,12 @@ func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
 				next.Reset(0)
 			default:
 				first.Reset(kv.FirstTime)
-				t.apply(into, e, beatKey)
+				t.apply(into, e)
 			}
 		case <-next.C:
 			if loaded {
 				overdue = time.After(beatBack)
-				t.sendBeat(ctx, beatKey)
+				t.sendBeat(ctx)
 			}
 			next.Reset(beatPeriod)
 		case <-t.beat.came:
@@ -163,11 +165,12 @@ func (t *table[T, R]) watch(ctx context.Context, beatKey string) error {
 	}
 }
 
-func (t *table[T, R]) apply(into *replica[T], e jetstream.KeyValueEntry, beatKey string) {
+func (t *table[T, R]) apply(into *replica[T], e jetstream.KeyValueEntry) {
 	if len(e.Key()) > len(kv.BeatPrefix) && e.Key()[:len(kv.BeatPrefix)] == kv.BeatPrefix {
-		if n, err := strconv.ParseUint(string(e.Value()), 10, 64); err == nil && e.Key() == beatKey {
+		if n, err := strconv.ParseUint(string(e.Value()), 10, 64); err == nil && e.Key() == t.beat.key {
 			t.beat.arrived(n)
 		}
+		into.pass(e.Revision())
 		return
 	}
 	if e.Operation() != jetstream.KeyValuePut {
@@ -186,10 +189,32 @@ func (t *table[T, R]) apply(into *replica[T], e jetstream.KeyValueEntry, beatKey
 
 // sendBeat writes the beat without waiting for it: if it does not come back, the
 // watch is started again.
-func (t *table[T, R]) sendBeat(ctx context.Context, key string) {
-	n := t.beat.send(t.now())
-	_, err := t.js.PublishAsync("$KV."+t.bucket+"."+key, strconv.AppendUint(nil, n, 10), jetstream.WithMsgTTL(beatLife))
+func (t *table[T, R]) sendBeat(ctx context.Context) {
+	subject, data := t.nextBeat()
+	_, err := t.js.PublishAsync(subject, data, jetstream.WithMsgTTL(beatLife))
 	if err != nil && ctx.Err() == nil {
 		t.log.Warn("a beat could not be written", zap.String("bucket", t.bucket), zap.Error(err))
 	}
+}
+
+func (t *table[T, R]) nextBeat() (subject string, data []byte) {
+	return "$KV." + t.bucket + "." + t.beat.key, strconv.AppendUint(nil, t.beat.send(t.now()), 10)
+}
+
+// Fresh implements issuer.Table: a beat that has come back came after all that was written
+// before it.
+func (t *table[T, R]) Fresh(ctx context.Context) error {
+	var ack *jetstream.PubAck
+	subject, data := t.nextBeat()
+	err := answered(ctx, func(ctx context.Context) (err error) {
+		ack, err = t.js.Publish(ctx, subject, data, jetstream.WithMsgTTL(beatLife))
+		return err
+	})
+	if err != nil {
+		return problem.Wrap(problem.Unavailable, err, "the record store does not answer; try again")
+	}
+	if !t.copy.await(ctx, ack.Sequence, seenIn) {
+		return problem.New(problem.Unavailable, "this replica's copy of the records is behind; try again")
+	}
+	return nil
 }

@@ -128,6 +128,13 @@ func clean(s string) bool {
 	return utf8.ValidString(s) && strings.IndexFunc(s, unicode.IsControl) < 0
 }
 
+// clientAuth reads how a client shows who it is, and from where it asks.
+func (h *handler) clientAuth(r *http.Request, f form) (issuer.ClientAuth, error) {
+	auth, err := clientAuth(r, f)
+	auth.From, auth.Agent = h.cfg.Proxies.Caller(r), r.UserAgent()
+	return auth, err
+}
+
 // clientAuth reads how a client shows who it is: by HTTP Basic or in the body,
 // not both (RFC 6749, 2.3: "The client MUST NOT use more than one authentication
 // method in each request").

@@ -18,6 +18,8 @@ import (
 
 	"github.com/quash-project/quash/services/issuer"
 	"github.com/quash-project/quash/shared/apikey"
+	"github.com/quash-project/quash/shared/guard/wire"
+	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/rights"
 )
@@ -29,16 +31,18 @@ type Config struct {
 	// Revocation and Rotation are the URLs named in the metadata as
 	// quash_revocation_endpoints and quash_rotation_endpoints.
 	Revocation, Rotation []string
-	// Keys gives the public keys of the issuer as JWKs: those that are published
+	// Keys gives the public keys of a tenant's issuer as JWKs: those that are published
 	// and may have living tokens.
-	Keys func() []map[string]string
-	Log  *zap.Logger
+	Keys func(tenant string) []map[string]string
+	// Proxies are those whose word counts on whom they ask for.
+	Proxies frame.Proxies
+	Log     *zap.Logger
 }
 
+// handler answers for one tenant's issuer.
 type handler struct {
 	s   *issuer.Service
 	cfg Config
-	doc []byte // the metadata
 }
 
 // Types of tokens: RFC 8693, 3, and our own.
@@ -47,22 +51,21 @@ const (
 	TypeAPIKey      = "urn:quash:token-type:api-key"
 )
 
-// Register adds the endpoints to mux, and to the OpenAPI document if there is one.
+// Register adds the endpoints of the installation's own issuer and of those of tenants to
+// mux, and to the OpenAPI document if there is one.
 func Register(mux *http.ServeMux, doc *huma.OpenAPI, s *issuer.Service, cfg Config) error {
 	u, err := url.Parse(cfg.Issuer)
 	if err != nil {
 		return err
 	}
-	h := &handler{s: s, cfg: cfg}
-	if h.doc, err = json.Marshal(metadata(cfg)); err != nil {
-		return err
-	}
-	for _, r := range h.routes(strings.TrimSuffix(u.EscapedPath(), "/")) {
+	home := &handler{s: s, cfg: cfg}
+	path := strings.TrimSuffix(u.EscapedPath(), "/")
+	for _, r := range append(routes(path), ofTenants(routes(wire.TenantIssuer(path, "{"+tenantVar+"}")))...) {
 		if r.get != nil {
-			mux.HandleFunc("GET "+r.path, r.get)
+			mux.HandleFunc("GET "+r.path, home.get(r.get))
 		} else {
 			// Without the method: the answer to another one is an OAuth error, too.
-			mux.HandleFunc(r.path, h.post(r.serve, r.many...))
+			mux.HandleFunc(r.path, home.post(r.serve, r.many...))
 		}
 		if doc != nil {
 			r.describe(doc)
@@ -71,17 +74,57 @@ func Register(mux *http.ServeMux, doc *huma.OpenAPI, s *issuer.Service, cfg Conf
 	return nil
 }
 
-func (h *handler) metadata(w http.ResponseWriter, _ *http.Request) { public(w, h.doc) }
+// tenantVar is the part of a path that names a tenant.
+const tenantVar = "tenant"
+
+// of returns the handler of the tenant that a request's path names, or itself.
+func (h *handler) of(r *http.Request) (*handler, error) {
+	name := r.PathValue(tenantVar)
+	if name == "" {
+		return h, nil
+	}
+	in := *h
+	in.s = h.s.In(name)
+	in.cfg.Issuer = in.s.Issuer()
+	if in.s == h.s { // one issuer has one URL
+		return nil, problem.New(problem.NotFound, "the issuer of the tenant %q is %s", name, h.cfg.Issuer)
+	}
+	return &in, in.s.Present(r.Context())
+}
+
+func (h *handler) metadata(w http.ResponseWriter, r *http.Request) {
+	data, err := json.Marshal(metadata(h.cfg))
+	if err != nil {
+		h.fail(w, r, err)
+		return
+	}
+	public(w, data)
+}
+
+func (h *handler) get(endpoint func(*handler, http.ResponseWriter, *http.Request)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		in, err := h.of(r)
+		if err != nil {
+			h.fail(w, r, err)
+			return
+		}
+		endpoint(in, w, r)
+	}
+}
 
 // post wraps an endpoint that takes a form. The answer to every error is that
 // of RFC 6749, 5.2.
-func (h *handler) post(endpoint func(http.ResponseWriter, *http.Request, form) error, many ...string) http.HandlerFunc {
+func (h *handler) post(endpoint func(*handler, http.ResponseWriter, *http.Request, form) error, many ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("Pragma", "no-cache")
 		f, err := readForm(w, r, many...)
+		var in *handler
 		if err == nil {
-			err = endpoint(w, r, f)
+			in, err = h.of(r)
+		}
+		if err == nil {
+			err = endpoint(in, w, r, f)
 		}
 		if err != nil {
 			h.fail(w, r, err)
@@ -164,7 +207,7 @@ type tokenBody struct {
 }
 
 func (h *handler) token(w http.ResponseWriter, r *http.Request, f form) error {
-	auth, err := clientAuth(r, f)
+	auth, err := h.clientAuth(r, f)
 	if err != nil {
 		return err
 	}
@@ -251,11 +294,15 @@ type introspection struct {
 }
 
 func (h *handler) introspect(w http.ResponseWriter, r *http.Request, f form) error {
-	auth, token, err := tokenRequest(r, f)
+	auth, token, err := h.tokenRequest(r, f)
 	if err != nil {
 		return err
 	}
-	c, err := h.s.Introspect(r.Context(), auth, token)
+	fresh := f.get("fresh")
+	if fresh != "" && fresh != "true" && fresh != "false" {
+		return invalid("fresh: want true or false")
+	}
+	c, err := h.s.Introspect(r.Context(), auth, token, fresh == "true")
 	if err != nil {
 		return err
 	}
@@ -271,7 +318,7 @@ func (h *handler) introspect(w http.ResponseWriter, r *http.Request, f form) err
 }
 
 func (h *handler) revoke(w http.ResponseWriter, r *http.Request, f form) error {
-	auth, token, err := tokenRequest(r, f)
+	auth, token, err := h.tokenRequest(r, f)
 	if err != nil {
 		return err
 	}
@@ -282,9 +329,21 @@ func (h *handler) revoke(w http.ResponseWriter, r *http.Request, f form) error {
 	return nil
 }
 
+// leaked takes the word of whoever shows a secret. The answer tells nothing of it.
+func (h *handler) leaked(w http.ResponseWriter, r *http.Request, f form) error {
+	if f.get("key") == "" {
+		return invalid("key is missing")
+	}
+	if err := h.s.ReportLeak(r.Context(), f.get("key"), f.get("where"), h.cfg.Proxies.Caller(r)); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusOK)
+	return nil
+}
+
 // tokenRequest reads a request about a token. A token_type_hint may be ignored.
-func tokenRequest(r *http.Request, f form) (issuer.ClientAuth, string, error) {
-	auth, err := clientAuth(r, f)
+func (h *handler) tokenRequest(r *http.Request, f form) (issuer.ClientAuth, string, error) {
+	auth, err := h.clientAuth(r, f)
 	if err != nil {
 		return issuer.ClientAuth{}, "", err
 	}
@@ -297,7 +356,7 @@ func tokenRequest(r *http.Request, f form) (issuer.ClientAuth, string, error) {
 // jwks answers with the public keys. None at all is not an answer that a reader
 // should keep: the keys have not been read yet.
 func (h *handler) jwks(w http.ResponseWriter, r *http.Request) {
-	keys := h.cfg.Keys()
+	keys := h.cfg.Keys(h.s.Tenant())
 	if len(keys) == 0 {
 		h.fail(w, r, problem.New(problem.Unavailable, "there is no signing key yet; try again"))
 		return
@@ -331,5 +390,6 @@ func metadata(cfg Config) map[string]any {
 		"revocation_endpoint_auth_methods_supported":    clientAuth,
 		"quash_revocation_endpoints":                    orNone(cfg.Revocation),
 		"quash_rotation_endpoints":                      orNone(cfg.Rotation),
+		"quash_leaked_endpoint":                         base + "/oauth/leaked",
 	}
 }

@@ -135,7 +135,7 @@ func (r *route) headers(status int) map[string]*huma.Header {
 		h["Cache-Control"] = header("public, max-age=300")
 	case status == http.StatusUnauthorized:
 		h["WWW-Authenticate"] = header("Basic: RFC 6749, 5.2")
-	case status == http.StatusServiceUnavailable:
+	case status == http.StatusServiceUnavailable, status == http.StatusTooManyRequests:
 		h["Retry-After"] = header("seconds")
 	}
 	return h
@@ -144,6 +144,9 @@ func (r *route) headers(status int) map[string]*huma.Header {
 // describe adds a route to an OpenAPI document.
 func (r *route) describe(doc *huma.OpenAPI) {
 	op := &huma.Operation{OperationID: r.id, Method: r.method, Path: r.path, Summary: r.summary, Tags: []string{"oauth"}, Security: r.auth, Responses: map[string]*huma.Response{}}
+	if r.tenant {
+		op.Parameters = []*huma.Param{{Name: tenantVar, In: "path", Required: true, Schema: text(""), Description: "the tenant's name"}}
+	}
 	add := func(status int, about string, schema *huma.Schema) {
 		answer := &huma.Response{Description: about, Headers: r.headers(status)}
 		if schema != nil {
@@ -180,16 +183,23 @@ func (r *route) failure(doc *huma.OpenAPI, status int) *huma.Response {
 	return &huma.Response{Ref: "#/components/responses/" + name}
 }
 
-// failures are the statuses that are not a success. The metadata always comes.
-func (r *route) failures() []int {
+// failures are the statuses that are not a success. The metadata of the installation's own
+// issuer always comes.
+func (r *route) failures() (out []int) {
 	switch {
 	case r.serve != nil:
-		return []int{
-			http.StatusBadRequest, http.StatusUnauthorized, http.StatusRequestEntityTooLarge,
-			http.StatusUnsupportedMediaType, http.StatusInternalServerError, http.StatusServiceUnavailable,
+		out = []int{
+			http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
+			http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 		}
-	case r.id == "jwks":
-		return []int{http.StatusInternalServerError, http.StatusServiceUnavailable}
+		if len(r.auth) > 0 {
+			out = append(out, http.StatusUnauthorized)
+		}
+	case r.tenant || r.body.Properties["keys"] != nil:
+		out = []int{http.StatusInternalServerError, http.StatusServiceUnavailable}
 	}
-	return nil
+	if r.tenant {
+		out = append(out, http.StatusNotFound)
+	}
+	return out
 }

@@ -141,15 +141,15 @@ func writeNew[T any](path string, write func(io.Writer) (T, error)) (T, error) {
 }
 
 func (a *app) showManifest(m backup.Manifest, file string) error {
-	if a.output == "json" {
-		return a.value(map[string]any{"file": file, "made_at": m.MadeAt, "streams": m.Streams})
-	}
+	return a.print(map[string]any{"file": file, "made_at": m.MadeAt, "streams": m.Streams}, func() { a.tellStreams(m) })
+}
+
+func (a *app) tellStreams(m backup.Manifest) {
 	var rows [][]string
 	for _, s := range m.Streams {
 		rows = append(rows, []string{s.Name, fmt.Sprint(s.LastSeq), fmt.Sprint(s.Bytes)})
 	}
 	a.table([]string{"STREAM", "LAST SEQUENCE", "BYTES"}, rows)
-	return nil
 }
 
 func (a *app) restoreCmd() *cobra.Command {
@@ -190,18 +190,16 @@ there is kept. Sign-ins of before are void.`,
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.value(map[string]any{
+			return a.print(
+				map[string]any{
 					"made_at": out.MadeAt, "streams": out.Streams, "kept": out.Kept,
 					"epoch": out.Epoch.Number, "shared": map[string]uint64{"epoch": out.Epoch.D.Epoch, "sequence": out.Epoch.D.Seq},
+				},
+				func() {
+					a.tellStreams(out.Manifest)
+					a.fields("epoch", fmt.Sprint(out.Epoch.Number), "shared up to", out.Epoch.D.String(), "kept", strings.Join(out.Kept, " "))
+					a.note("Start revocation, rotator and issuer now. What Redis remembers is committed again.")
 				})
-			}
-			if err := a.showManifest(out.Manifest, args[0]); err != nil {
-				return err
-			}
-			a.fields("epoch", fmt.Sprint(out.Epoch.Number), "shared up to", out.Epoch.D.String(), "kept", strings.Join(out.Kept, " "))
-			a.note("Start revocation, rotator and issuer now. What Redis remembers is committed again.")
-			return nil
 		},
 	}
 	b.add(c)

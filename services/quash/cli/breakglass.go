@@ -7,13 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/spf13/cobra"
 
+	"github.com/quash-project/quash/shared/client/api"
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/natsapi"
 	"github.com/quash-project/quash/shared/problem"
@@ -90,21 +90,19 @@ func (g *glass) holdsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if g.output == "json" {
-				return g.json(json.RawMessage(raw))
-			}
 			var list struct {
 				Items []struct{ Issuer, Target, At, Actor, Reason, End string }
 			}
 			if err := json.Unmarshal(raw, &list); err != nil {
 				return err
 			}
-			var rows [][]string
-			for _, h := range list.Items {
-				rows = append(rows, []string{h.Target, h.Issuer, h.At, h.End, h.Actor, h.Reason})
-			}
-			g.table([]string{"TARGET", "ISSUER", "SINCE", "UNTIL", "ACTOR", "REASON"}, rows)
-			return nil
+			return g.print(json.RawMessage(raw), func() {
+				var rows [][]string
+				for _, h := range list.Items {
+					rows = append(rows, []string{h.Target, h.Issuer, h.At, h.End, h.Actor, h.Reason})
+				}
+				g.table([]string{"TARGET", "ISSUER", "SINCE", "UNTIL", "ACTOR", "REASON"}, rows)
+			})
 		},
 	}
 }
@@ -125,15 +123,13 @@ func (g *glass) releaseCmd() *cobra.Command {
 			if err != nil {
 				return outcome(err, key)
 			}
-			if g.output == "json" {
-				return g.json(json.RawMessage(raw))
-			}
-			var r receipt
+			var r api.Entry
 			if err := json.Unmarshal(raw, &r); err != nil {
 				return err
 			}
-			g.fields("id", r.ID, "committed", r.CommittedAt, "position", fmt.Sprintf("%d.%d", r.Epoch, r.Sequence))
-			return nil
+			return g.print(json.RawMessage(raw), func() {
+				g.fields("id", r.ID, "committed", at(r.CommittedAt), "position", fmt.Sprintf("%d.%d", r.Epoch, r.Sequence))
+			})
 		},
 	}
 	c.Flags().StringVar(&issuer, "issuer", "", "the issuer of the targets, by its short name (default: the tenant's own)")
@@ -206,33 +202,12 @@ func (g *glass) operatorCmd() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("the key %s was made, and could not be written: %w; revoke it", k.ID, err)
 			}
-			if g.output == "json" {
-				return g.value(map[string]string{"id": k.ID, "owner": k.Owner, "expires_at": k.ExpiresAt, "file": out})
-			}
-			g.fields("id", k.ID, "owner", k.Owner, "expires", k.ExpiresAt, "file", out)
-			return nil
+			return g.print(map[string]string{"id": k.ID, "owner": k.Owner, "expires_at": k.ExpiresAt, "file": out}, func() {
+				g.fields("id", k.ID, "owner", k.Owner, "expires", k.ExpiresAt, "file", out)
+			})
 		},
 	}
 	c.Flags().StringVar(&out, "out", "", "a new file for the key, or - for standard output (required)")
 	c.Flags().DurationVar(&expires, "expires", 0, "life of the key, as in 2h (default 24h)")
 	return c
-}
-
-func (a *app) showRotation(raw json.RawMessage) error {
-	var r rotation
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return err
-	}
-	if a.output == "json" {
-		if err := a.json(raw); err != nil {
-			return err
-		}
-	} else {
-		a.fields("kid", r.KeyID, "previous", r.Previous, "state", r.State, "signs at", r.SignsAt, "lacking", strings.Join(r.Lacking, " "))
-	}
-	if r.State != "signing" {
-		a.note("the new key does not sign yet; it will by itself, at the earliest at %s", r.SignsAt)
-		return &exit{Unconfirmed, nil}
-	}
-	return nil
 }

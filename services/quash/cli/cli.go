@@ -9,12 +9,15 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -30,6 +33,7 @@ const (
 	NotAllowed     Code = 4 // not signed in, or not allowed
 	UnknownOutcome Code = 5 // repeat with the idempotency key that is printed
 	CouldNotAsk    Code = 6 // of check and token inspect: no answer to the question
+	Waiting        Code = 7 // nothing was cut yet: a second person has to agree
 )
 
 // Env is what a command touches of the system.
@@ -39,11 +43,15 @@ type Env struct {
 	Getenv   func(string) string
 	Now      func() time.Time
 	HTTP     *http.Client
+	// Terminal reports whether a person is there: standard input and output are a terminal.
+	Terminal func() bool
 }
 
 // System is the real one.
 func System() Env {
-	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Now: time.Now, HTTP: &http.Client{}}
+	return Env{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Now: time.Now, HTTP: &http.Client{}, Terminal: func() bool {
+		return term.IsTerminal(int(os.Stdin.Fd())) && term.IsTerminal(int(os.Stdout.Fd()))
+	}}
 }
 
 // exit is an error that has its code; err nil: nothing more is to be said.
@@ -69,7 +77,7 @@ func usage(format string, args ...any) error {
 func Run(ctx context.Context, args []string, env Env) int {
 	a := &app{env: env}
 	root := a.root()
-	root.SetArgs(args)
+	root.SetArgs(idsApart(args))
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
@@ -85,12 +93,34 @@ func Run(ctx context.Context, args []string, env Env) int {
 	return int(code)
 }
 
+// entryID is an id of an entry that looks like a flag: base64url may begin with '-'.
+var entryID = regexp.MustCompile(`^-[A-Za-z0-9_-]{42}$`)
+
+// idsApart puts such ids behind "--", where flags have ended.
+func idsApart(args []string) []string {
+	if slices.Contains(args, "--") {
+		return args
+	}
+	var flags, ids []string
+	for _, arg := range args {
+		if entryID.MatchString(arg) {
+			ids = append(ids, arg)
+		} else {
+			flags = append(flags, arg)
+		}
+	}
+	if len(ids) == 0 {
+		return args
+	}
+	return append(append(flags, "--"), ids...)
+}
+
 // codeOf is the one table from an error to an exit code.
 func codeOf(err error) Code {
 	var (
 		e       *exit
-		refused *api.Refused
-		lost    *api.Lost
+		refused *client.Refused
+		lost    *client.Lost
 	)
 	switch {
 	case errors.As(err, &e):
@@ -111,8 +141,8 @@ func codeOf(err error) Code {
 	return Failed
 }
 
-func codeOfStatus(r *api.Refused) Code {
-	if strings.HasSuffix(r.Doc.Type, "/"+problem.UnknownOutcome.Name()) {
+func codeOfStatus(r *client.Refused) Code {
+	if r.Kind() == problem.UnknownOutcome {
 		return UnknownOutcome
 	}
 	switch r.OAuth {
@@ -133,21 +163,21 @@ func codeOfStatus(r *api.Refused) Code {
 // explain adds what to do where the error itself can't know it.
 func explain(err error) string {
 	var (
-		refused *api.Refused
-		notSent *api.NotSent
-		lost    *api.Lost
+		refused *client.Refused
+		notSent *client.NotSent
+		lost    *client.Lost
 	)
 	switch {
 	case errors.As(err, &refused):
 		switch {
 		case refused.OAuth == "invalid_request":
-			return err.Error() + "\nThe API key is not valid (any more): set QUASH_KEY_FILE to the file of one that is."
+			return err.Error() + "\nThe API key is not valid (any more): sign in with one that is: quash login, or QUASH_KEY_FILE."
 		case refused.Status == http.StatusForbidden:
-			return err.Error() + "\nThe API key in QUASH_KEY_FILE lacks the right: ask an operator for a role or scope."
+			return err.Error() + "\nThe API key that signs you in lacks the right: ask an operator for a role or scope."
 		}
 	case errors.As(err, &notSent), errors.As(err, &lost):
 		if problem.KindOf(err) == problem.Internal {
-			return err.Error() + "\nIs Quash running, and QUASH_URL right? quash doctor looks."
+			return err.Error() + "\nIs Quash running, and the issuer's URL right? quash doctor looks."
 		}
 	}
 	return err.Error()
@@ -155,10 +185,14 @@ func explain(err error) string {
 
 // app is the state of one command.
 type app struct {
-	env    Env
-	url    string
-	output string
-	client *api.Client
+	env     Env
+	url     string // of --url
+	context string // of --context
+	output  string
+	client  *client.Client
+
+	keptIncident string // under which a command is done since the context says so
+	left         bool   // it was left: see leaveKept
 }
 
 func (a *app) root() *cobra.Command {
@@ -168,9 +202,11 @@ func (a *app) root() *cobra.Command {
 		Long: `Quash issues credentials, rotates them, and makes them stop working everywhere,
 at once, provably. Start with: quash dev
 
-Environment:
+Who you are and where is kept by quash login, unless the environment says it:
   QUASH_URL       the issuer, and base of all APIs
   QUASH_KEY_FILE  a file with the API key that signs you in
+  QUASH_CONTEXT   another of the contexts that quash login has kept
+  QUASH_INCIDENT  the incident under which revoke, hold, release and undo are done
 
 Exit codes: 0 done, 1 failed (or: refused), 2 usage or invalid input, 3 committed
 but not confirmed by all in time, 4 not signed in or not allowed, 5 outcome
@@ -186,20 +222,26 @@ unknown (repeat with the idempotency key that is printed), 6 could not ask.`,
 		},
 	}
 	pf := root.PersistentFlags()
-	pf.StringVar(&a.url, "url", "", "the issuer's URL (default $QUASH_URL)")
-	pf.StringVarP(&a.output, "output", "o", "text", "text or json")
+	pf.StringVar(&a.url, "url", "", "the issuer's URL (default $QUASH_URL, or that of the context)")
+	pf.StringVar(&a.context, "context", "", "what quash login has kept under this name (default $QUASH_CONTEXT, or that in use)")
+	pf.StringVarP(&a.output, "output", "o", asTable, "table, json or yaml")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exit{Usage, err} })
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
-		if a.output != "text" && a.output != "json" {
-			return usage("-o %q: want text or json", a.output)
+		if !slices.Contains(forms, a.output) {
+			return usage("-o %q: want one of %s", a.output, strings.Join(forms, ", "))
 		}
 		return nil
 	}
-	root.AddCommand(a.devCmd(), a.keyCmd(), a.clientCmd(), a.tokenCmd(), a.checkCmd(),
+	completed(root, "output", completeOne(forms...))
+	completed(root, "context", func(cmd *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return a.completeContexts(cmd, nil, prefix)
+	})
+	root.AddCommand(a.devCmd(), a.loginCmd(), a.contextCmd(), a.principalCmd(), a.keyCmd(), a.clientCmd(), a.roleCmd(), a.tenantCmd(), a.canCmd(), a.tokenCmd(), a.checkCmd(),
 		a.revokeCmd("revoke", "End or cut credentials, for good"),
 		a.revokeCmd("hold", "Refuse what is hit until released"),
-		a.revokeCmd("release", "End a hold"),
-		a.fleetCmd(), a.watchCmd(), a.rotateCmd(), a.breakGlassCmd(), a.natsCmd(), a.guardCmd(), a.secretsCmd(), a.epochCmd(), a.backupCmd(), a.restoreCmd(), a.fsckCmd(), a.doctorCmd(), a.versionCmd())
+		a.revokeCmd("release", "End a hold"), a.undoCmd(), a.findCmd(),
+		a.pendingCmd(), a.approveCmd(), a.denyCmd(),
+		a.receiptCmd(), a.incidentCmd(), a.fleetCmd(), a.sloCmd(), a.watchCmd(), a.auditCmd(), a.rotateCmd(), a.breakGlassCmd(), a.natsCmd(), a.guardCmd(), a.secretsCmd(), a.epochCmd(), a.backupCmd(), a.restoreCmd(), a.fsckCmd(), a.doctorCmd(), a.versionCmd())
 	usageErrors(root)
 	return root
 }
@@ -217,34 +259,6 @@ func usageErrors(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		usageErrors(sub)
 	}
-}
-
-// api returns the client of the Quash that the environment names.
-func (a *app) api() (*api.Client, error) {
-	if a.client != nil {
-		return a.client, nil
-	}
-	base := a.url
-	if base == "" {
-		base = a.env.Getenv("QUASH_URL")
-	}
-	if base == "" {
-		return nil, usage("QUASH_URL is not set: it is the issuer's URL. After quash dev: set -a; . .quash/dev.env; set +a")
-	}
-	c, err := api.New(base, a.operatorKey, a.env.HTTP, a.env.Now)
-	if err != nil {
-		return nil, &exit{Usage, err}
-	}
-	a.client = c
-	return c, nil
-}
-
-func (a *app) operatorKey() (string, error) {
-	file := a.env.Getenv("QUASH_KEY_FILE")
-	if file == "" {
-		return "", &exit{NotAllowed, errors.New("not signed in: set QUASH_KEY_FILE to a file with your API key. After quash dev: set -a; . .quash/dev.env; set +a")}
-	}
-	return a.secretFrom(file)
 }
 
 // secretFrom reads one secret from a file, or from standard input for "-".
@@ -272,17 +286,22 @@ func (a *app) secretFrom(file string) (string, error) {
 }
 
 func readFile(file string) ([]byte, error) {
-	f, err := os.Open(file)
+	f, err := openFile(file)
 	if err != nil {
-		// Whoever puts the secret itself there must not see it again in an error.
-		var pe *os.PathError
-		if errors.As(err, &pe) && looksSecret(file) {
-			return nil, errors.New("that is a secret, not a file: write it to a file, or pass - and write it to standard input")
-		}
 		return nil, err
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, 1<<20))
+}
+
+func openFile(file string) (*os.File, error) {
+	f, err := os.Open(file)
+	// Whoever puts the secret itself there must not see it again in an error.
+	var pe *os.PathError
+	if errors.As(err, &pe) && looksSecret(file) {
+		return nil, errors.New("that is a secret, not a file: write it to a file, or pass - and write it to standard input")
+	}
+	return f, err
 }
 
 // looksSecret reports whether an argument is itself a credential.

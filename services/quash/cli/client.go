@@ -1,33 +1,28 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
+	"github.com/quash-project/quash/shared/client/api"
 )
-
-type clientRecord struct {
-	ClientID     string   `json:"client_id"`
-	ClientSecret string   `json:"client_secret,omitempty"`
-	Name         string   `json:"name"`
-	Grants       []string `json:"grants"`
-	Scopes       []string `json:"scopes"`
-	Roles        []string `json:"roles"`
-	State        string   `json:"state"`
-	CreatedAt    string   `json:"created_at"`
-}
 
 func (a *app) clientCmd() *cobra.Command {
 	r := records{
-		app: a, what: "a client", path: "/v1/clients", show: a.showClient,
+		app: a, what: "a client", id: "ID", list: clientList, show: a.showClient,
+		get: func(ctx context.Context, c *client.Client, id string, with api.RequestEditorFn) (json.RawMessage, error) {
+			return raw(c.GetClient(ctx, id, with))
+		},
+		remove: func(ctx context.Context, c *client.Client, id string, with api.RequestEditorFn) (json.RawMessage, error) {
+			return raw(c.DeleteClient(ctx, id, nil, with))
+		},
 		head: []string{"CLIENT_ID", "NAME", "GRANTS", "SCOPES", "STATE"},
-		row: row(func(k clientRecord) []string {
-			return []string{k.ClientID, k.Name, strings.Join(k.Grants, " "), strings.Join(k.Scopes, " "), k.State}
+		row: read(func(k api.Client) []string {
+			return []string{k.ClientID, k.Name, words(k.Grants), words(k.Scopes), string(k.State)}
 		}),
 		deletes: "Delete a client, its secrets and keys, and end every token that came from them",
 	}
@@ -41,21 +36,18 @@ func (a *app) clientCreateCmd() *cobra.Command {
 		Use: "create NAME --grant client_credentials --scope SCOPE", Short: "Register a client; its secret is shown once",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body := map[string]any{"name": args[0]}
-			put(body, "grants", split(grants))
-			put(body, "scopes", split(scopes))
-			put(body, "audiences", split(audiences))
-			if cmd.Flags().Changed("expires") {
-				body["secret_expires_in"] = expires.String()
-			}
-			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodPost, Path: "/v1/clients", Body: body})
+			cl, err := a.connect()
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.json(raw)
+			body := api.CreateClientJSONRequestBody{
+				Name: args[0], Grants: split(grants), Scopes: split(scopes), Audiences: split(audiences), SecretExpiresIn: life(cmd, expires),
 			}
-			return a.showClient(raw)
+			made, err := cl.CreateClient(cmd.Context(), body)
+			if err != nil {
+				return err
+			}
+			return a.showClient(made.Raw)
 		},
 	}
 	f := c.Flags()
@@ -66,16 +58,18 @@ func (a *app) clientCreateCmd() *cobra.Command {
 	return c
 }
 
-func (a *app) showClient(raw json.RawMessage) error {
-	var k clientRecord
-	if err := json.Unmarshal(raw, &k); err != nil {
+// showClient shows a client, and its secret if it was just made.
+func (a *app) showClient(text json.RawMessage) error {
+	var k api.RegisteredClient
+	if err := json.Unmarshal(text, &k); err != nil {
 		return err
 	}
-	a.fields("client_id", k.ClientID, "client_secret", k.ClientSecret, "name", k.Name,
-		"grants", strings.Join(k.Grants, " "), "scopes", strings.Join(k.Scopes, " "),
-		"state", k.State, "created", k.CreatedAt)
-	if k.ClientSecret != "" {
-		a.note("The secret is shown this once. To revoke the client: quash revoke client:%s --reason TEXT", k.ClientID)
-	}
-	return nil
+	return a.print(text, func() {
+		a.fields("client_id", k.ClientID, "client_secret", k.ClientSecret, "name", k.Name,
+			"grants", words(k.Grants), "scopes", words(k.Scopes),
+			"state", string(k.State), "created", at(k.CreatedAt))
+		if k.ClientSecret != "" {
+			a.note("The secret is shown this once. To revoke the client: quash revoke client:%s --reason TEXT", k.ClientID)
+		}
+	})
 }

@@ -27,7 +27,11 @@ Environment, beside QUASH_URL and QUASH_KEY_FILE; all of it is optional:
   QUASH_REDIS_URL                   what a reader here has
   QUASH_REDIS_WRITER_URL            what the revocation service has: eviction policy`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := a.api()
+			cl, err := a.connect()
+			if err != nil {
+				return err
+			}
+			who, err := a.signedIn()
 			if err != nil {
 				return err
 			}
@@ -35,7 +39,7 @@ Environment, beside QUASH_URL and QUASH_KEY_FILE; all of it is optional:
 			defer cancel()
 			get := a.env.Getenv
 			return a.tellFindings(doctor.Examine(ctx, doctor.Config{
-				API: cl, SignedIn: get("QUASH_KEY_FILE") != "", HTTP: a.env.HTTP, Now: a.env.Now,
+				API: cl, SignedIn: who.KeyFile != "", HTTP: a.env.HTTP, Now: a.env.Now,
 				NATSURL: get("QUASH_NATS_URL"), Creds: get("QUASH_NATS_CREDS"),
 				MonitorCreds: get("QUASH_NATS_MONITOR_CREDS"), RevocationCreds: get("QUASH_NATS_REVOCATION_CREDS"),
 				RedisURL: get("QUASH_REDIS_URL"), RedisWriterURL: get("QUASH_REDIS_WRITER_URL"),
@@ -58,20 +62,16 @@ func (a *app) tellFindings(found []doctor.Finding) error {
 		}
 		rows = append(rows, []string{mark, f.Check, f.Detail})
 	}
-	if a.output == "json" {
-		if err := a.value(map[string]any{"ok": healthy, "findings": found}); err != nil {
-			return err
-		}
-	} else {
+	err := a.print(map[string]any{"ok": healthy, "findings": found}, func() {
 		a.table([]string{"", "CHECK", "FOUND"}, rows)
 		for _, f := range found {
 			if f.Mend != "" {
 				a.note("%s: %s", clean(f.Check), clean(f.Mend))
 			}
 		}
-	}
-	if !healthy {
+	})
+	if err == nil && !healthy {
 		return &exit{Failed, nil}
 	}
-	return nil
+	return err
 }

@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client/api"
 )
 
 func (a *app) epochCmd() *cobra.Command {
@@ -30,36 +28,26 @@ must not be later than the backup.`,
 			if reason == "" {
 				return usage("--reason is missing: it stands in the audit")
 			}
-			body := map[string]any{"reason": reason}
 			if backup != "" {
 				if _, err := time.Parse(time.RFC3339Nano, backup); err != nil {
 					return usage("--backup %q: want a time as in 2026-01-31T12:00:00Z", backup)
 				}
-				body["backup_at"] = backup
 			}
-			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodPost, Path: "/v1/epochs", Body: body})
+			cl, err := a.connect()
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.json(raw)
+			begun, err := cl.BeginEpoch(cmd.Context(), api.BeginEpochJSONRequestBody{Reason: reason, BackupAt: backup})
+			if err != nil {
+				return err
 			}
-			return a.showEpoch(raw)
+			e := begun.Value
+			return a.print(begun.Raw, func() {
+				a.fields("epoch", fmt.Sprint(e.Epoch), "shared up to", fmt.Sprintf("%d.%d", e.Shared.Epoch, e.Shared.Sequence))
+			})
 		},
 	}
 	c.Flags().StringVar(&reason, "reason", "", "why, for the audit (required)")
 	c.Flags().StringVar(&backup, "backup", "", "when the backup was made, as in 2026-01-31T12:00:00Z")
 	return c
-}
-
-func (a *app) showEpoch(raw json.RawMessage) error {
-	var e struct {
-		Epoch  uint64
-		Shared struct{ Epoch, Sequence uint64 }
-	}
-	if err := json.Unmarshal(raw, &e); err != nil {
-		return err
-	}
-	a.fields("epoch", fmt.Sprint(e.Epoch), "shared up to", fmt.Sprintf("%d.%d", e.Shared.Epoch, e.Shared.Sequence))
-	return nil
 }

@@ -2,15 +2,12 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/quash-project/quash/services/fsck"
-	"github.com/quash-project/quash/services/quash/api"
 	"github.com/quash-project/quash/services/revocation/redisview"
 	"github.com/quash-project/quash/shared/guard/revoke"
 )
@@ -112,33 +109,34 @@ func (a *app) fsckConfig(f fsckFlags) (cfg fsck.Config, done func(), err error) 
 func (a *app) guards(ctx context.Context) ([]fsck.Guard, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	raw, err := a.call(ctx, api.Call{Method: http.MethodGet, Path: "/v1/fleet"})
+	cl, err := a.connect()
 	if err != nil {
 		return nil, err
 	}
-	var f fleetAnswer
-	if err := json.Unmarshal(raw, &f); err != nil {
+	f, err := cl.Fleet(ctx)
+	if err != nil {
 		return nil, err
 	}
 	var out []fsck.Guard
-	for _, g := range f.Items {
-		out = append(out, fsck.Guard{Name: g.Name, Instance: g.Instance, Position: revoke.Stamp{Epoch: g.Epoch, Seq: g.Sequence}})
+	for _, g := range f.Value.Items {
+		out = append(out, fsck.Guard{Name: g.Name, Instance: g.Instance, Position: revoke.Stamp{Epoch: uint64(g.Epoch), Seq: uint64(g.Sequence)}})
 	}
 	return out, nil
 }
 
 func (a *app) showFsck(r fsck.Report) error {
-	if a.output == "json" {
-		return a.value(r)
-	}
+	return a.print(r, func() { a.tellFsck(r) })
+}
+
+func (a *app) tellFsck(r fsck.Report) {
 	a.fields("head", r.Head, "messages", fmt.Sprint(r.Messages), "targets", fmt.Sprint(r.Targets),
-		"audit items", fmt.Sprint(r.Items), "not yet audited", fmt.Sprint(r.Unaudited), "records", fmt.Sprint(r.Records), "keys in Redis", fmt.Sprint(r.RedisKeys), "guards", fmt.Sprint(r.Guards))
+		"audit items", fmt.Sprint(r.Items), "not yet audited", fmt.Sprint(r.Unaudited), "records", fmt.Sprint(r.Records), "receipts", fmt.Sprint(r.Receipts), "keys in Redis", fmt.Sprint(r.RedisKeys), "guards", fmt.Sprint(r.Guards))
 	for _, what := range r.NotLookedAt {
 		a.note("not looked at: %s", what)
 	}
 	if r.OK {
 		a.note("nothing differs")
-		return nil
+		return
 	}
 	var rows [][]string
 	for _, d := range r.Differences {
@@ -148,5 +146,4 @@ func (a *app) showFsck(r fsck.Report) error {
 	for kind, n := range r.Left {
 		a.note("and %d more of: %s", n, kind)
 	}
-	return nil
 }

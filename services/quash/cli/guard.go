@@ -68,7 +68,7 @@ whether it is what QUASH_URL says.`,
 					return &exit{Usage, err}
 				}
 			}
-			cl, err := a.api()
+			cl, err := a.connect()
 			if err != nil {
 				return err
 			}
@@ -77,10 +77,7 @@ whether it is what QUASH_URL says.`,
 				return err
 			}
 			cfg.Issuers = []guardIssuer{{URL: m.Issuer, Trust: strings.Split(trusted, ",")}}
-			if a.output == "json" {
-				return a.value(cfg)
-			}
-			return a.pasteGuard(args[0], cfg)
+			return a.print(cfg, func() { a.pasteGuard(args[0], cfg) })
 		},
 	}
 	f := c.Flags()
@@ -100,7 +97,7 @@ func (a *app) or(flag, variable string) string {
 	return a.env.Getenv(variable)
 }
 
-func (a *app) pasteGuard(name string, cfg guardConfig) error {
+func (a *app) pasteGuard(name string, cfg guardConfig) {
 	vars := [][2]string{
 		{"QUASH_URL", cfg.Issuers[0].URL},
 		{"QUASH_TRUST", strings.Join(cfg.Issuers[0].Trust, ",")},
@@ -110,14 +107,9 @@ func (a *app) pasteGuard(name string, cfg guardConfig) error {
 	if cfg.Redis != "" {
 		vars = append(vars, [2]string{"QUASH_REDIS_URL", cfg.Redis})
 	}
-	if _, err := fmt.Fprintf(a.env.Out, "# the guard of %s\n", name); err != nil {
-		return err
-	}
+	fmt.Fprintf(a.env.Out, "# the guard of %s\n", name)
 	for _, v := range vars {
-		if _, err := fmt.Fprintf(a.env.Out, "%s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`)); err != nil {
-			return err
-		}
+		fmt.Fprintf(a.env.Out, "%s='%s'\n", v[0], strings.ReplaceAll(v[1], "'", `'\''`))
 	}
 	a.note("In Go:\n\n  guard.New(\n    []guard.Issuer{{URL: os.Getenv(\"QUASH_URL\"), Trust: strings.Split(os.Getenv(\"QUASH_TRUST\"), \",\")}},\n    guard.WithNATS(os.Getenv(\"QUASH_NATS_URL\"), os.Getenv(\"QUASH_NATS_CREDS\")))\n\nCopy %s there; nobody else may read it.", cfg.NATS.Creds)
-	return nil
 }

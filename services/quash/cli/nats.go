@@ -66,15 +66,13 @@ that name. All else (*.nk) are the seeds that sign users: keep them offline.`,
 			for _, user := range identity.Services() {
 				creds[user] = set.Creds(user)
 			}
-			if a.output == "json" {
-				return a.value(map[string]any{"directory": dir, "server_config": path, "creds": creds})
-			}
-			a.fields("directory", dir, "server configuration", path)
-			for _, user := range identity.Services() {
-				a.fields("credentials of "+user, creds[user])
-			}
-			a.note("include %s in the configuration of every nats-server, beside deploy/nats/jetstream.conf", path)
-			return nil
+			return a.print(map[string]any{"directory": dir, "server_config": path, "creds": creds}, func() {
+				a.fields("directory", dir, "server configuration", path)
+				for _, user := range identity.Services() {
+					a.fields("credentials of "+user, creds[user])
+				}
+				a.note("include %s in the configuration of every nats-server, beside deploy/nats/jetstream.conf", path)
+			})
 		},
 	}
 	c.Flags().StringVar(&dir, "out", "", "the directory to make (required)")
@@ -101,11 +99,7 @@ func (a *app) natsAddGuardCmd() *cobra.Command {
 			if err != nil {
 				return &exit{Usage, err}
 			}
-			if a.output == "json" {
-				return a.value(map[string]string{"name": args[0], "creds": path})
-			}
-			a.fields("name", args[0], "credentials", path)
-			return nil
+			return a.print(map[string]string{"name": args[0], "creds": path}, func() { a.fields("name", args[0], "credentials", path) })
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "the directory that quash nats init has made (required)")

@@ -2,15 +2,16 @@ package cli
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
-	"net/http"
 	"net/url"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
+	"github.com/quash-project/quash/shared/client/api"
 )
 
 // group is a command that only has subcommands.
@@ -36,62 +37,62 @@ func names(cmd *cobra.Command) string {
 	return strings.Join(n, ", ")
 }
 
-// call makes one request and returns the answer as it came.
-func (a *app) call(ctx context.Context, c api.Call) (json.RawMessage, error) {
-	cl, err := a.api()
+// call is an operation on what a command's argument names; with adds to the request.
+type call func(ctx context.Context, c *client.Client, id string, with api.RequestEditorFn) (json.RawMessage, error)
+
+// raw is an answer as it came.
+func raw[T any](answer api.Answer[T], err error) (json.RawMessage, error) { return answer.Raw, err }
+
+// read makes what takes a record of what takes its text.
+func read[T, R any](of func(T) R) func(json.RawMessage) (R, error) {
+	return func(text json.RawMessage) (r R, err error) {
+		var v T
+		if err := json.Unmarshal(text, &v); err != nil {
+			return r, err
+		}
+		return of(v), nil
+	}
+}
+
+// named makes listing.name of what names a record; one that can't be read has no name.
+func named[T any](of func(T) (id, about string)) func(json.RawMessage) (id, about string) {
+	return func(text json.RawMessage) (id, about string) {
+		var v T
+		if json.Unmarshal(text, &v) != nil {
+			return "", ""
+		}
+		return of(v)
+	}
+}
+
+// list fetches all items of a list.
+func (a *app) list(ctx context.Context, l listing, query url.Values) ([]json.RawMessage, error) {
+	c, err := a.connect()
 	if err != nil {
 		return nil, err
 	}
-	var raw json.RawMessage
-	err = cl.Do(ctx, c, &raw)
-	return raw, err
-}
-
-// list fetches all pages of a list.
-func (a *app) list(ctx context.Context, path string, query url.Values) ([]json.RawMessage, error) {
-	var all []json.RawMessage
-	if query == nil {
-		query = url.Values{}
+	text, err := l.all(ctx, c, client.Query(query))
+	if err != nil {
+		return nil, err
 	}
-	for {
-		raw, err := a.call(ctx, api.Call{Method: http.MethodGet, Path: path, Query: query})
-		if err != nil {
-			return nil, err
-		}
-		var page struct {
-			Items []json.RawMessage `json:"items"`
-			Next  string            `json:"next_page"`
-		}
-		if err := json.Unmarshal(raw, &page); err != nil {
-			return nil, err
-		}
-		all = append(all, page.Items...)
-		if page.Next == "" {
-			return all, nil
-		}
-		query.Set("page", page.Next)
+	var whole struct {
+		Items []json.RawMessage `json:"items"`
 	}
+	err = json.Unmarshal(text, &whole)
+	return whole.Items, err
 }
 
 // records are what one API lists, shows and deletes.
 type records struct {
-	app     *app
-	what    string // with its article
-	path    string // of the API
-	head    []string
-	row     func(json.RawMessage) ([]string, error)
-	show    func(json.RawMessage) error
-	deletes string // what deleting one does
-}
-
-func row[T any](cells func(T) []string) func(json.RawMessage) ([]string, error) {
-	return func(raw json.RawMessage) ([]string, error) {
-		var v T
-		if err := json.Unmarshal(raw, &v); err != nil {
-			return nil, err
-		}
-		return cells(v), nil
-	}
+	app         *app
+	what        string // with its article
+	id          string // what names one
+	list        listing
+	get, remove call
+	head        []string
+	row         func(json.RawMessage) ([]string, error)
+	show        func(json.RawMessage) error
+	deletes     string // what deleting one does
 }
 
 // listCmd lists all; its flags are the parameters of the query.
@@ -99,12 +100,9 @@ func (r records) listCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List them all", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			items, err := r.app.list(cmd.Context(), r.path, given(cmd))
+			items, err := r.app.list(cmd.Context(), r.list, given(cmd))
 			if err != nil {
 				return err
-			}
-			if r.app.output == "json" {
-				return r.app.items(items)
 			}
 			rows := make([][]string, len(items))
 			for i, it := range items {
@@ -112,8 +110,8 @@ func (r records) listCmd() *cobra.Command {
 					return err
 				}
 			}
-			r.app.table(r.head, rows)
-			return nil
+			// As the API gives it, all pages in one.
+			return r.app.print(map[string]any{"items": items}, func() { r.app.table(r.head, rows) })
 		},
 	}
 }
@@ -122,63 +120,88 @@ func (r records) listCmd() *cobra.Command {
 func given(cmd *cobra.Command) url.Values {
 	q := url.Values{}
 	cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed {
-			q.Set(f.Name, f.Value.String())
+		if !f.Changed {
+			return
 		}
+		text := f.Value.String()
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			text = strings.Join(list.GetSlice(), ",")
+		}
+		q.Set(strings.ReplaceAll(f.Name, "-", "_"), text)
 	})
 	return q
 }
 
-// items prints a list as the API gives it, all pages in one.
-func (a *app) items(items []json.RawMessage) error {
-	if items == nil {
-		items = []json.RawMessage{}
-	}
-	return a.value(map[string]any{"items": items})
-}
-
 func (r records) showCmd() *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "Show " + r.what + ", without its secret", Args: cobra.ExactArgs(1),
-		ValidArgsFunction: r.app.completeIDs(r.path),
+		Use: "show " + r.id, Short: "Show " + r.what + ", without its secret", Args: cobra.ExactArgs(1),
+		ValidArgsFunction: r.app.completeIDs(r.list),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, err := r.app.call(cmd.Context(), api.Call{Method: http.MethodGet, Path: r.path + "/" + url.PathEscape(args[0])})
+			text, err := r.app.do(cmd, r.get, args[0])
 			if err != nil {
 				return err
 			}
-			if r.app.output == "json" {
-				return r.app.json(raw)
-			}
-			return r.show(raw)
+			return r.show(text)
 		},
 	}
 }
 
 func (r records) deleteCmd() *cobra.Command {
 	c := &cobra.Command{
-		Use: "delete ID", Short: r.deletes, Args: cobra.ExactArgs(1),
-		ValidArgsFunction: r.app.completeIDs(r.path),
+		Use: "delete " + r.id, Short: r.deletes, Args: cobra.ExactArgs(1),
+		ValidArgsFunction: r.app.completeIDs(r.list),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			raw, err := r.app.call(cmd.Context(), api.Call{
-				Method: http.MethodDelete, Path: r.path + "/" + url.PathEscape(args[0]), Query: given(cmd),
-			})
+			text, err := r.app.do(cmd, r.remove, args[0])
 			if err != nil {
 				return err
 			}
-			return r.app.deleted(raw, args[0])
+			var e api.Ended
+			_ = json.Unmarshal(text, &e) // of what has no successor there is none
+			return r.app.print(text, func() { r.app.fields("deleted", args[0], "lives on", e.Next) })
 		},
 	}
 	c.Flags().String("reason", "", "why, for the audit")
 	return c
 }
 
-func (a *app) deleted(raw json.RawMessage, id string) error {
-	if a.output != "json" {
-		a.fields("deleted", id)
-		return nil
+// cutCmd commits something about one of them, which takes a reason. told is what a person is
+// told of it, as names and values.
+func (r records) cutCmd(verb, short string,
+	do func(*client.Client, context.Context, string, api.ReasonBody, ...api.RequestEditorFn) (api.Answer[api.Ended], error),
+	told func(id string, e api.Ended) []string,
+) *cobra.Command {
+	c := &cobra.Command{
+		Use: verb + " " + r.id + " --reason TEXT", Short: short, Args: cobra.ExactArgs(1),
+		ValidArgsFunction: r.app.completeIDs(r.list),
 	}
-	if len(raw) == 0 {
-		return a.value(map[string]any{"id": id, "deleted": true})
+	reason := c.Flags().String("reason", "", "why, for the audit")
+	idempotency := c.Flags().String("idempotency-key", "", "repeat a request whose outcome is unknown (default: a new one)")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if *reason == "" {
+			return usage("--reason is missing: why, for the audit")
+		}
+		key := *idempotency
+		if key == "" {
+			key = rand.Text()
+		}
+		cl, err := r.app.connect()
+		if err != nil {
+			return err
+		}
+		done, err := do(cl, cmd.Context(), args[0], api.ReasonBody{Reason: *reason}, client.IdempotencyKey(key))
+		if err != nil {
+			return outcome(err, key)
+		}
+		return r.app.print(done.Raw, func() { r.app.fields(told(args[0], done.Value)...) })
 	}
-	return a.json(raw)
+	return c
+}
+
+// do makes one call, with the command's flags as its query.
+func (a *app) do(cmd *cobra.Command, one call, id string) (json.RawMessage, error) {
+	c, err := a.connect()
+	if err != nil {
+		return nil, err
+	}
+	return one(cmd.Context(), c, id, client.Query(given(cmd)))
 }

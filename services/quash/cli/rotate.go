@@ -3,31 +3,21 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"net/http"
-	"net/url"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
+	"github.com/quash-project/quash/shared/client/api"
 )
-
-type rotation struct {
-	ID       string   `json:"id"`
-	KeyID    string   `json:"kid"`
-	Previous string   `json:"previous"`
-	SignsAt  string   `json:"signs_at"`
-	State    string   `json:"state"`
-	Lacking  []string `json:"lacking"`
-}
 
 func (a *app) rotateCmd() *cobra.Command {
 	return group("rotate", "Rotate keys", a.rotateSigningKeyCmd())
 }
 
 func (a *app) rotateSigningKeyCmd() *cobra.Command {
-	var reason, alg, key string
+	var reason, alg, key, incident string
 	var emergency bool
 	var wait time.Duration
 	c := &cobra.Command{
@@ -39,54 +29,73 @@ func (a *app) rotateSigningKeyCmd() *cobra.Command {
 			if key == "" {
 				key = uuid.NewString()
 			}
-			body := map[string]any{"kind": "signing-key", "reason": reason}
-			if emergency {
-				body["emergency"] = true
+			cl, err := a.connect()
+			if err != nil {
+				return err
 			}
-			if alg != "" {
-				body["alg"] = alg
+			if incident, err = a.openIncident(cmd.Context(), cl, incident); err != nil {
+				return err
 			}
-			raw, err := a.call(cmd.Context(), api.Call{Method: http.MethodPost, Path: "/v1/rotations", Body: body, Key: key, Patience: patience})
+			begun, err := cl.CreateRotation(client.Patient(cmd.Context(), patience), nil,
+				api.CreateRotationJSONRequestBody{Kind: "signing-key", Reason: reason, Alg: alg, Emergency: emergency, Incident: incident}, client.IdempotencyKey(key))
 			if err != nil {
 				return outcome(err, key)
 			}
-			return a.awaitRotation(cmd.Context(), raw, wait)
+			return a.showRotation(a.awaitRotation(cmd.Context(), cl, begun, wait).Raw)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&reason, "reason", "", "why, for the audit (required)")
 	f.StringVar(&alg, "alg", "", "the algorithm of the new key: ES256 or EdDSA (default: that of the key which stands next)")
 	f.BoolVar(&emergency, "emergency", false, "the signing key is stolen: revoke it, the next one signs at once")
+	incidentFlag(f, &incident)
 	f.DurationVar(&wait, "wait", 30*time.Second, "wait so long for the new key to sign; exit code 3 if it does not yet")
 	f.StringVar(&key, "idempotency-key", "", "repeat a request whose outcome is unknown (default: a new one)")
 	return c
 }
 
-func (a *app) awaitRotation(ctx context.Context, raw json.RawMessage, wait time.Duration) error {
-	var r rotation
-	if err := json.Unmarshal(raw, &r); err != nil {
-		return err
-	}
+// awaitRotation asks again until the new key signs or the time is over.
+func (a *app) awaitRotation(ctx context.Context, cl *client.Client, r api.Answer[api.Rotation], wait time.Duration) api.Answer[api.Rotation] {
 	end := a.env.Now().Add(wait)
-	for r.State != "signing" && ctx.Err() == nil {
+	for r.Value.State != api.RotationStateSigning && ctx.Err() == nil {
 		left := end.Sub(a.env.Now())
 		if left <= 0 {
 			break
 		}
-		q := url.Values{"wait": {min(left, 10*time.Second).Round(time.Millisecond).String()}}
-		next, err := a.call(ctx, api.Call{Method: http.MethodGet, Path: "/v1/rotations/" + url.PathEscape(r.ID), Query: q})
+		next, err := cl.ShowRotation(ctx, r.Value.ID, &api.ShowRotationParams{Wait: new(turn(left))})
 		if err == nil {
-			var nr rotation
-			if err := json.Unmarshal(next, &nr); err != nil {
-				return err
-			}
-			raw, r = next, nr
+			r = next
 			continue
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(min(left, 250*time.Millisecond)):
-		}
+		pause(ctx, left)
 	}
-	return a.showRotation(raw)
+	return r
+}
+
+// turn is how long one request waits at most, of what is left.
+func turn(left time.Duration) string {
+	return min(left, 10*time.Second).Round(time.Millisecond).String()
+}
+
+// pause lets some time pass before a service that is away is asked again.
+func pause(ctx context.Context, left time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(min(left, 250*time.Millisecond)):
+	}
+}
+
+func (a *app) showRotation(text json.RawMessage) error {
+	var r api.Rotation
+	if err := json.Unmarshal(text, &r); err != nil {
+		return err
+	}
+	err := a.print(text, func() {
+		a.fields("kid", r.Kid, "previous", r.Previous, "state", string(r.State), "signs at", at(r.SignsAt), "lacking", words(r.Lacking))
+	})
+	if err == nil && r.State != api.RotationStateSigning {
+		a.note("the new key does not sign yet; it will by itself, at the earliest at %s", at(r.SignsAt))
+		return &exit{Unconfirmed, nil}
+	}
+	return err
 }

@@ -23,15 +23,16 @@ func (a *app) secretsCmd() *cobra.Command {
 func (a *app) secretsInitCmd() *cobra.Command {
 	var dir string
 	c := &cobra.Command{
-		Use: "init --out DIR", Short: "Make the key-encryption key and the rotator's identity key",
+		Use: "init --out DIR", Short: "Make the key-encryption keys and the rotator's identity key",
 		Long: `Make what the services keep secret, in a new directory:
 
   kek          seals signing keys; for issuer and rotator
+  proof-kek    seals the keys that sign receipts; for the revocation service alone
   rotator.pem  the rotator's identity key, by which guards know what to believe
 
-Whoever has both and the buckets can make tokens. What is lost can't be made again:
-without kek no signing key can be used, and without rotator.pem no guard believes a
-new one. Keep a copy offline.`,
+Whoever has kek, rotator.pem and the buckets can make tokens. What is lost can't be
+made again: without kek no signing key can be used, without proof-kek no receipt can
+be signed, and without rotator.pem no guard believes a new one. Keep a copy offline.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if dir == "" {
@@ -40,25 +41,25 @@ new one. Keep a copy offline.`,
 			if err := os.MkdirAll(dir, 0o700); err != nil {
 				return err
 			}
-			kek, identity := filepath.Join(dir, "kek"), filepath.Join(dir, "rotator.pem")
-			for _, path := range []string{kek, identity} { // before any is made
+			kek, proofKEK, identity := filepath.Join(dir, "kek"), filepath.Join(dir, "proof-kek"), filepath.Join(dir, "rotator.pem")
+			for _, path := range []string{kek, proofKEK, identity} { // before any is made
 				if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
 					return usage("%s is there already: what is in use must not be replaced", path)
 				}
 			}
-			if err := seal.CreateKEK(kek); err != nil {
-				return err
+			for _, path := range []string{kek, proofKEK} {
+				if err := seal.CreateKEK(path); err != nil {
+					return err
+				}
 			}
 			public, err := rotator.CreateIdentity(identity, rand.Reader)
 			if err != nil {
 				return err
 			}
 			trust := signing.TrustString(public)
-			if a.output == "json" {
-				return a.value(map[string]string{"kek": kek, "identity": identity, "trust": trust})
-			}
-			a.fields("key-encryption key", kek, "rotator's identity key", identity, "trust", trust)
-			return nil
+			return a.print(map[string]string{"kek": kek, "proof_kek": proofKEK, "identity": identity, "trust": trust}, func() {
+				a.fields("key-encryption key", kek, "that of receipts", proofKEK, "rotator's identity key", identity, "trust", trust)
+			})
 		},
 	}
 	c.Flags().StringVar(&dir, "out", "", "the directory to make (required)")
@@ -77,11 +78,8 @@ func (a *app) trustCmd() *cobra.Command {
 			if !ok {
 				return &exit{Usage, fmt.Errorf("%s: not an Ed25519 key", args[0])}
 			}
-			if a.output == "json" {
-				return a.value(map[string]string{"trust": signing.TrustString(public)})
-			}
-			_, err = fmt.Fprintln(a.env.Out, signing.TrustString(public))
-			return err
+			trust := signing.TrustString(public)
+			return a.print(map[string]string{"trust": trust}, func() { fmt.Fprintln(a.env.Out, trust) })
 		},
 	}
 }

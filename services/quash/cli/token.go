@@ -11,7 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
+	"github.com/quash-project/quash/shared/client/api"
 )
 
 func (a *app) tokenCmd() *cobra.Command {
@@ -21,7 +22,7 @@ func (a *app) tokenCmd() *cobra.Command {
 		Use: "token --key-file FILE|-", Short: "Exchange an API key for an access token",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cl, err := a.api()
+			cl, err := a.connect()
 			if err != nil {
 				return err
 			}
@@ -32,25 +33,21 @@ func (a *app) tokenCmd() *cobra.Command {
 			if resource != "" {
 				form.Set("resource", resource)
 			}
-			raw, err := a.requestToken(cmd.Context(), cl, form, keyFile, clientID, secretFile)
+			answer, err := a.requestToken(cmd.Context(), cl, form, keyFile, clientID, secretFile)
 			if err != nil {
 				return err
-			}
-			if a.output == "json" {
-				return a.json(raw)
 			}
 			var t struct {
 				AccessToken string `json:"access_token"`
 			}
-			if err := json.Unmarshal(raw, &t); err != nil || t.AccessToken == "" {
+			if err := json.Unmarshal(answer, &t); err != nil || t.AccessToken == "" {
 				return errors.New("the token endpoint's answer has no access_token")
 			}
-			_, err = fmt.Fprintln(a.env.Out, t.AccessToken)
-			return err
+			return a.print(answer, func() { fmt.Fprintln(a.env.Out, t.AccessToken) })
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&keyFile, "key-file", "", "a file with the API key, - for standard input (default $QUASH_KEY_FILE)")
+	f.StringVar(&keyFile, "key-file", "", "a file with the API key, - for standard input (default: that which signs you in)")
 	f.StringVar(&clientID, "client-id", "", "ask as this client (client credentials) instead")
 	f.StringVar(&secretFile, "secret-file", "", "a file with the client's secret, - for standard input")
 	f.StringSliceVar(&scopes, "scope", nil, "ask for these scopes only; repeatable")
@@ -59,7 +56,7 @@ func (a *app) tokenCmd() *cobra.Command {
 	return c
 }
 
-func (a *app) requestToken(ctx context.Context, cl *api.Client, form url.Values, keyFile, clientID, secretFile string) (json.RawMessage, error) {
+func (a *app) requestToken(ctx context.Context, cl *client.Client, form url.Values, keyFile, clientID, secretFile string) (json.RawMessage, error) {
 	if clientID != "" {
 		if secretFile == "" || keyFile != "" {
 			return nil, usage("--client-id goes with --secret-file, and not with --key-file")
@@ -71,10 +68,13 @@ func (a *app) requestToken(ctx context.Context, cl *api.Client, form url.Values,
 		return cl.ClientCredentials(ctx, clientID, secret, form)
 	}
 	if keyFile == "" {
-		keyFile = a.env.Getenv("QUASH_KEY_FILE")
-	}
-	if keyFile == "" {
-		return nil, usage("--key-file is missing: a file with the API key, or - for standard input")
+		who, err := a.signedIn()
+		if err != nil {
+			return nil, err
+		}
+		if keyFile = who.KeyFile; keyFile == "" {
+			return nil, usage("--key-file is missing: a file with the API key, or - for standard input")
+		}
 	}
 	key, err := a.secretFrom(keyFile)
 	if err != nil {
@@ -83,47 +83,16 @@ func (a *app) requestToken(ctx context.Context, cl *api.Client, form url.Values,
 	return cl.Exchange(ctx, key, form)
 }
 
-// decision is the answer of /v1/decisions, as far as a person reads it.
-type decision struct {
-	Allowed   bool   `json:"allowed"`
-	Status    int    `json:"status"`
-	Error     string `json:"error"`
-	Check     string `json:"check"`
-	Reason    string `json:"reason"`
-	Target    string `json:"target"`
-	Epoch     uint64 `json:"epoch"`
-	Sequence  uint64 `json:"sequence"`
-	Staleness string `json:"staleness"`
-	Hits      []struct {
-		Target string `json:"target"`
-		How    string `json:"how"`
-		Since  struct {
-			Epoch    uint64 `json:"epoch"`
-			Sequence uint64 `json:"sequence"`
-		} `json:"since"`
-		At string `json:"at"`
-	} `json:"hits"`
-	Claims map[string]any `json:"claims"`
-}
-
-func (a *app) decide(ctx context.Context, token string, scopes []string, audience string, fresh bool) (decision, json.RawMessage, error) {
-	body := map[string]any{"token": token}
-	put(body, "scopes", scopes)
-	if audience != "" {
-		body["audience"] = audience
-	}
-	if fresh {
-		body["fresh"] = true
-	}
-	raw, err := a.call(ctx, api.Call{Method: http.MethodPost, Path: "/v1/decisions", Body: body})
-	var d decision
-	if err == nil {
-		err = json.Unmarshal(raw, &d)
-	}
+func (a *app) decide(ctx context.Context, body api.DecideJSONRequestBody) (api.Answer[api.Decision], error) {
+	cl, err := a.connect()
 	if err != nil {
-		return d, nil, couldNotAsk(err)
+		return api.Answer[api.Decision]{}, couldNotAsk(err)
 	}
-	return d, raw, nil
+	d, err := cl.Decide(ctx, body)
+	if err != nil {
+		err = couldNotAsk(err)
+	}
+	return d, err
 }
 
 // couldNotAsk keeps "it said no" apart from "there was no answer".
@@ -139,7 +108,7 @@ func couldNotAsk(err error) error {
 	return &exit{CouldNotAsk, fmt.Errorf("could not ask: %s", explain(err))}
 }
 
-func (a *app) showDecision(d decision) {
+func (a *app) showDecision(d api.Decision) {
 	said := "accepted"
 	switch {
 	case d.Allowed:
@@ -151,7 +120,7 @@ func (a *app) showDecision(d decision) {
 	a.fields("decision", said, "status", fmt.Sprint(d.Status), "error", d.Error, "check", d.Check,
 		"because", d.Reason, "target", d.Target, "view", fmt.Sprintf("%d.%d", d.Epoch, d.Sequence), "staleness", d.Staleness)
 	for _, h := range d.Hits {
-		a.fields("hit by", fmt.Sprintf("%s %s since %d.%d %s", h.How, h.Target, h.Since.Epoch, h.Since.Sequence, h.At))
+		a.fields("hit by", fmt.Sprintf("%s %s since %d.%d %s", h.How, h.Target, h.Since.Epoch, h.Since.Sequence, at(h.At)))
 	}
 }
 
@@ -164,23 +133,22 @@ func (a *app) inspectCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, raw, err := a.decide(cmd.Context(), token, nil, "", true)
+			d, err := a.decide(cmd.Context(), api.DecideJSONRequestBody{Token: token, Fresh: true})
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				if err := a.json(raw); err != nil {
-					return err
-				}
-			} else {
-				a.showDecision(d)
+			err = a.print(d.Raw, func() {
+				a.showDecision(d.Value)
 				for _, name := range []string{"iss", "sub", "client_id", "aud", "scope", "roles", "jti", "exp", "rseq"} {
-					if v, ok := d.Claims[name]; ok {
+					if v, ok := d.Value.Claims[name]; ok {
 						a.fields(name, claimText(v))
 					}
 				}
+			})
+			if err != nil {
+				return err
 			}
-			return decided(d)
+			return decided(d.Value)
 		},
 	}
 }
@@ -197,7 +165,7 @@ func claimText(v any) string {
 }
 
 // decided is the exit code of a decision: 0, 1 refused, 6 no answer.
-func decided(d decision) error {
+func decided(d api.Decision) error {
 	switch {
 	case d.Allowed:
 		return nil
@@ -229,18 +197,14 @@ func (a *app) checkCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d, raw, err := a.decide(cmd.Context(), token, split(scopes), audience, fresh)
+			d, err := a.decide(cmd.Context(), api.DecideJSONRequestBody{Token: token, Scopes: split(scopes), Audience: audience, Fresh: fresh})
 			if err != nil {
 				return err
 			}
-			if a.output == "json" {
-				if err := a.json(raw); err != nil {
-					return err
-				}
-			} else {
-				a.showDecision(d)
+			if err := a.print(d.Raw, func() { a.showDecision(d.Value) }); err != nil {
+				return err
 			}
-			return decided(d)
+			return decided(d.Value)
 		},
 	}
 	f := c.Flags()

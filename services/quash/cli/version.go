@@ -24,15 +24,13 @@ func (a *app) versionCmd() *cobra.Command {
 					}
 				}
 			}
-			if a.output == "json" {
-				v := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
-				if revision != "" {
-					v["revision"] = revision
-				}
-				return a.value(v)
+			v := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+			if revision != "" {
+				v["revision"] = revision
 			}
-			a.fields("quash", version, "revision", revision, "go", runtime.Version(), "platform", runtime.GOOS+"/"+runtime.GOARCH)
-			return nil
+			return a.print(v, func() {
+				a.fields("quash", version, "revision", revision, "go", runtime.Version(), "platform", runtime.GOOS+"/"+runtime.GOARCH)
+			})
 		},
 	}
 }
@@ -47,8 +45,8 @@ func (a *app) devCmd() *cobra.Command {
 			if err := cfg.Validate(); err != nil {
 				return &exit{Usage, err}
 			}
-			if a.output == "json" {
-				cfg.Told = func(p dev.Places) error { return a.value(p) }
+			if a.output != asTable {
+				cfg.Told = func(p dev.Places) error { return a.print(p, nil) }
 				return dev.Run(cmd.Context(), cfg, a.env.Err)
 			}
 			return dev.Run(cmd.Context(), cfg, a.env.Out)
@@ -58,17 +56,14 @@ func (a *app) devCmd() *cobra.Command {
 	f.StringVar(&cfg.DataDir, "data", ".quash", "the directory for all data")
 	c.Flags().StringVar(&cfg.Listen, "listen", "127.0.0.1:8420", "address of all APIs; port 0: any, and then kept")
 	c.Flags().StringVar(&cfg.DemoListen, "demo-listen", "127.0.0.1:8421", "address of the demo resource server; port 0: any, and then kept")
+	c.Flags().StringVar(&cfg.SecondPerson, "second-person", "never", "which revocations and holds need two people: auto, always or never")
 	c.AddCommand(&cobra.Command{
 		Use: "reset", Short: "Delete everything in the directory of quash dev", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if err := dev.Reset(cfg.DataDir); err != nil {
 				return err
 			}
-			if a.output == "json" {
-				return a.value(map[string]string{"reset": cfg.DataDir})
-			}
-			a.fields("reset", cfg.DataDir)
-			return nil
+			return a.print(map[string]string{"reset": cfg.DataDir}, func() { a.fields("reset", cfg.DataDir) })
 		},
 	})
 	return c

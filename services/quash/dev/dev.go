@@ -15,7 +15,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 
+	"github.com/quash-project/quash/services/revocation"
 	"github.com/quash-project/quash/shared/process"
 )
 
@@ -24,6 +26,10 @@ type Config struct {
 	DataDir    string // empty: .quash
 	Listen     string // of all APIs, host:port; empty: 127.0.0.1:8420; port 0: any, and then kept
 	DemoListen string // of the demo resource server; empty: 127.0.0.1:8421
+
+	// SecondPerson is which revocations and holds need two people, as in the configuration of
+	// the revocation service; empty: none.
+	SecondPerson string
 
 	// Told is told when all is ready, in place of the text for people.
 	Told func(Places) error
@@ -36,10 +42,13 @@ func (c *Config) complete() error {
 	for _, s := range []struct {
 		value   *string
 		initial string
-	}{{&c.DataDir, ".quash"}, {&c.Listen, "127.0.0.1:8420"}, {&c.DemoListen, "127.0.0.1:8421"}} {
+	}{{&c.DataDir, ".quash"}, {&c.Listen, "127.0.0.1:8420"}, {&c.DemoListen, "127.0.0.1:8421"}, {&c.SecondPerson, revocation.SecondNever}} {
 		if *s.value == "" {
 			*s.value = s.initial
 		}
+	}
+	if !slices.Contains([]string{revocation.SecondAuto, revocation.SecondAlways, revocation.SecondNever}, c.SecondPerson) {
+		return fmt.Errorf("--second-person %.40q: want auto, always or never", c.SecondPerson)
 	}
 	return errors.Join(loopback("--listen", c.Listen), loopback("--demo-listen", c.DemoListen))
 }
@@ -69,7 +78,7 @@ func Run(ctx context.Context, cfg Config, out io.Writer) error {
 		return err
 	}
 	defer d.close()
-	i := &instance{dir: d, out: out, told: cfg.Told, failed: make(chan error, 16)}
+	i := &instance{dir: d, out: out, told: cfg.Told, secondPerson: cfg.SecondPerson, failed: make(chan error, 16)}
 	defer i.stop()
 	if err := i.start(ctx, cfg); err != nil {
 		return err

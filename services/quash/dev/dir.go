@@ -20,6 +20,7 @@ const (
 	envName      = "dev.env"
 	operatorName = "operator.key"
 	kekName      = "kek.json"
+	proofKEKName = "proof-kek.json"
 	identityName = "rotator.pem"
 	logName      = "quash.log"
 )
@@ -90,17 +91,18 @@ func ours(path string, emptyToo bool) error {
 	return nil
 }
 
-var errLocked = errors.New("it is locked")
+// ErrLocked is the error of TryLock where another process has the lock.
+var ErrLocked = errors.New("it is locked")
 
 func lockDir(path string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(path, lockName), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err := tryLock(f); err != nil {
+	if err := TryLock(f); err != nil {
 		pid, _ := io.ReadAll(io.LimitReader(f, 20))
 		_ = f.Close()
-		if !errors.Is(err, errLocked) {
+		if !errors.Is(err, ErrLocked) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		return nil, fmt.Errorf("another quash dev (process %s) runs in %s: stop it, or name another directory with --data",

@@ -37,6 +37,9 @@ const (
 	ownGuard  = "app"
 )
 
+// canary is how often revocation is measured.
+const canary = 10 * time.Second
+
 // service is what the three have in common.
 type service interface {
 	Handler() http.Handler
@@ -50,6 +53,8 @@ type instance struct {
 	out    io.Writer
 	told   func(Places) error
 	failed chan error // what ended by itself
+
+	secondPerson string // see Config
 
 	logFile *os.File
 	log     *zap.Logger
@@ -112,8 +117,10 @@ func (i *instance) makeKeys() error {
 			return err
 		}
 	}
-	if err := seal.CreateKEK(i.dir.file(kekName)); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
+	for _, name := range []string{kekName, proofKEKName} {
+		if err := seal.CreateKEK(i.dir.file(name)); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
 	}
 	if _, err := rotator.CreateIdentity(i.dir.file(identityName), rand.Reader); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// tryLock has no lock here that ends with the process, whose end is what lets
+// TryLock has no lock here that ends with the process, whose end is what lets
 // the guards of a former process be declared out.
-func tryLock(*os.File) error {
-	return errors.New("quash dev needs a system with flock: Linux, macOS or a BSD")
+func TryLock(*os.File) error {
+	return errors.New("this needs a system with flock: Linux, macOS or a BSD")
 }

@@ -50,7 +50,8 @@ func (i *instance) buildRevocation(ctx context.Context) error {
 		return err
 	}
 	i.revocation, err = revocationapp.New(ctx, revocationapp.Config{
-		URL: i.url, Trust: []string{i.trust}, SyncAlways: true, RedisEmbedded: true,
+		URL: i.url, Trust: []string{i.trust}, SyncAlways: true, RedisEmbedded: true, ProofKEKFile: i.dir.file(proofKEKName),
+		SecondPerson: revocationapp.SecondPerson{Mode: i.secondPerson},
 		// The lock proves that no other process has these.
 		Former: []string{identity.Revocation, identity.Rotator, identity.Issuer, demoGuard},
 	}, revocationapp.Deps{Log: i.log.Named("revocation"), Traces: traces, NATS: nc, Control: control, Redis: i.view})
@@ -84,6 +85,7 @@ func (i *instance) buildIssuer(ctx context.Context) error {
 	}
 	i.issuer, err = issuerapp.New(ctx, issuerapp.Config{
 		URL: i.url, Trust: []string{i.trust}, KEKFile: i.dir.file(kekName), OperatorKeyFile: i.dir.file(operatorName),
+		Canary: canary,
 	}, issuerapp.Deps{Log: i.log.Named("issuer"), Traces: traces, NATS: nc})
 	return err
 }
@@ -135,8 +137,8 @@ func (i *instance) routes() http.Handler {
 		service
 		paths []string
 	}{
-		{i.revocation, []string{"/v1/revocations", "/v1/revocations/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/v1/epochs", "/openapi/revocation.json", "/openapi/revocation.yaml"}},
-		{i.rotator, []string{"/v1/rotations", "/v1/rotations/", "/v1/signing-keys", "/v1/signing-keys/", "/openapi/rotator.json", "/openapi/rotator.yaml"}},
+		{i.revocation, []string{"/v1/revocations", "/v1/revocations/", "/v1/previews", "/v1/pending", "/v1/pending/", "/v1/receipts", "/v1/receipts/", "/v1/incidents", "/v1/incidents/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/v1/epochs", "/v1/audit", "/v1/audit/", "/v1/slo", "/openapi/revocation.json", "/openapi/revocation.yaml", "/openapi/revocation-3.0.json", "/openapi/revocation-3.0.yaml"}},
+		{i.rotator, []string{"/v1/rotations", "/v1/rotations/", "/v1/signing-keys", "/v1/signing-keys/", "/openapi/rotator.json", "/openapi/rotator.yaml", "/openapi/rotator-3.0.json", "/openapi/rotator-3.0.yaml"}},
 		{i.issuer, []string{"/"}},
 	} {
 		for _, path := range s.paths {

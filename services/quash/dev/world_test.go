@@ -39,7 +39,7 @@ var deadline = enginetest.Patience()
 
 // devProcess is a running quash dev.
 type devProcess struct {
-	t      *testing.T
+	t      testing.TB
 	dir    string
 	cmd    *exec.Cmd
 	done   chan struct{}
@@ -47,7 +47,7 @@ type devProcess struct {
 	took   time.Duration // until it said that it is ready
 }
 
-func command(t *testing.T, args ...string) *exec.Cmd {
+func command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -62,7 +62,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 const lastLine = "Ctrl-C stops Quash."
 
 // start starts one and waits for its banner.
-func start(t *testing.T, dir string) *devProcess {
+func start(t testing.TB, dir string) *devProcess {
 	t.Helper()
 	p := &devProcess{t: t, dir: dir, done: make(chan struct{})}
 	p.cmd = command(t, "dev", "--data", dir, "--listen", "127.0.0.1:0", "--demo-listen", "127.0.0.1:0")

@@ -15,7 +15,8 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
+	"github.com/quash-project/quash/shared/client/api"
 )
 
 // Finding is one thing that was looked at, or could not be.
@@ -42,7 +43,7 @@ func unseen(check, how string) Finding {
 
 // Config is what the doctor is given.
 type Config struct {
-	API      *api.Client
+	API      *client.Client
 	SignedIn bool // there is an API key
 	HTTP     *http.Client
 	Now      func() time.Time
@@ -86,7 +87,7 @@ func (d *doctor) signedIn(ctx context.Context) []Finding {
 
 type doctor struct {
 	Config
-	view *viewStatus // what the revocation service says of the Redis view; nil: not known
+	view *api.RedisStatus // what the revocation service says of the Redis view; nil: not known
 }
 
 // host is how a finding names where it looked: nothing of a URL but host and port.

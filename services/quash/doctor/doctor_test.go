@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
 )
 
 // issuer is one that says what a test has it say.
@@ -28,7 +28,7 @@ func (i *issuer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	answer := map[string]string{"/jwks": i.keys, "/v1/fleet": i.fleet, "/oauth/token": `{"access_token":"t","expires_in":600}`}[r.URL.Path]
 	if strings.HasPrefix(r.URL.Path, "/.well-known/") {
-		data, _ := json.Marshal(api.Metadata{
+		data, _ := json.Marshal(client.Metadata{
 			Issuer: i.srv.URL, TokenEndpoint: i.srv.URL + "/oauth/token", JWKSURI: i.srv.URL + "/jwks",
 			Revocation: append([]string{i.srv.URL + "/v1/revocations"}, i.more...), Rotation: []string{i.srv.URL + "/v1/rotations"},
 		})
@@ -62,7 +62,7 @@ func examine(t *testing.T, i *issuer, change func(*Config)) []Finding {
 		change(&cfg)
 	}
 	var err error
-	if cfg.API, err = api.New(i.srv.URL, func() (string, error) { return "key", nil }, cfg.HTTP, cfg.Now); err != nil {
+	if cfg.API, err = client.New(i.srv.URL, client.Options{Key: func() (string, error) { return "key", nil }, HTTP: cfg.HTTP, Now: cfg.Now}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

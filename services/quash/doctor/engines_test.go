@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/quash-project/quash/services/revocation/audit"
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/shared/engine"
 	"github.com/quash-project/quash/shared/engine/enginetest"
@@ -138,19 +140,44 @@ func TestStreamAndSyncModeThatLose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Shutdown()
-	nc, _, err := natsfeed.Connect(s.URL(), set.Creds(identity.Revocation), "a test", nil, nats.RetryOnFailedConnect(false))
-	if err != nil {
-		t.Fatal(err)
+	// No service may make such streams.
+	as := func(account string) jetstream.JetStream {
+		t.Helper()
+		creds := filepath.Join(dir, account+".creds")
+		if err := set.Admin(creds, account); err != nil {
+			t.Fatal(err)
+		}
+		nc, _, err := natsfeed.Connect(s.URL(), creds, "a test", nil, nats.RetryOnFailedConnect(false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		js, err := jetstream.New(nc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return js
 	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js, buckets := as(identity.Log), as(identity.Control)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: wire.Stream, Subjects: []string{wire.LogAll}, MaxAge: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: audit.Stream, Subjects: []string{audit.Subjects}, MaxMsgs: 1000}); err != nil {
+		t.Fatal(err)
+	}
+	for name, discard := range map[string]jetstream.DiscardPolicy{"keys": jetstream.DiscardNew, "roles": jetstream.DiscardOld} {
+		cfg := jetstream.StreamConfig{Name: bucketPrefix + name, Subjects: []string{"$KV." + name + ".>"}, MaxBytes: 1 << 20, Discard: discard}
+		if _, err := buckets.CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
 	found := examine(t, well(t), func(c *Config) { c.NATSURL, c.MonitorCreds = s.URL(), set.Creds(identity.Monitor) })
+	want(t, found, "wrong", "stream QUASH_AUDIT", "a limit of age")
+	want(t, found, "wrong", "stream QUASH_AUDIT", "purged by hand")
+	want(t, found, "wrong", "stream KV_roles", "what is old is removed")
+	if !slices.ContainsFunc(found, func(f Finding) bool { return f.OK && strings.HasPrefix(f.Detail, "KV_keys:") }) {
+		t.Errorf("nothing good is said of the one bucket that is as it should be: %+v", found)
+	}
 	want(t, found, "wrong", "sync mode", "sync_interval: always")
 	want(t, found, "wrong", "stream", "a limit of age")
 	found = examine(t, well(t), func(c *Config) { c.NATSURL, c.RevocationCreds = s.URL(), set.Creds(identity.Revocation) })

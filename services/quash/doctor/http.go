@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,14 +10,15 @@ import (
 	"strings"
 	"time"
 
-	"github.com/quash-project/quash/services/quash/api"
+	"github.com/quash-project/quash/shared/client"
+	"github.com/quash-project/quash/shared/client/api"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
 const setClocks = "set both clocks by NTP"
 
 // endpoints looks at each address of a service that the metadata names.
-func (d *doctor) endpoints(ctx context.Context, m api.Metadata) (found []Finding) {
+func (d *doctor) endpoints(ctx context.Context, m client.Metadata) (found []Finding) {
 	seen := map[string]bool{}
 	for _, at := range append(append([]string{m.JWKSURI}, m.Revocation...), m.Rotation...) {
 		u, err := url.Parse(at)
@@ -74,7 +74,7 @@ func difference(where string, there, now time.Time, exact time.Duration) Finding
 }
 
 // keys looks at what guards of other languages fetch.
-func (d *doctor) keys(ctx context.Context, m api.Metadata) Finding {
+func (d *doctor) keys(ctx context.Context, m client.Metadata) Finding {
 	const check, mend = "signing keys", "look at the rotator's log: it makes and publishes the signing keys"
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, m.JWKSURI, nil)
 	if err != nil {
@@ -91,7 +91,7 @@ func (d *doctor) keys(ctx context.Context, m api.Metadata) Finding {
 			Private json.RawMessage `json:"d"`
 		} `json:"keys"`
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, api.MaxAnswer)).Decode(&set); err != nil {
+	if err := json.NewDecoder(http.MaxBytesReader(nil, resp.Body, client.MaxAnswer)).Decode(&set); err != nil {
 		return wrong(check, mend, fmt.Errorf("%s can't be read: %w", m.JWKSURI, err))
 	}
 	ids := map[string]bool{}
@@ -107,47 +107,28 @@ func (d *doctor) keys(ctx context.Context, m api.Metadata) Finding {
 	return good(check, "%d published", len(ids))
 }
 
-// viewStatus is what the revocation service says of the Redis view.
-type viewStatus struct {
-	Complete bool   `json:"complete"`
-	Reason   string `json:"reason"`
-}
-
-type fleet struct {
-	Items []struct {
-		Name      string `json:"name"`
-		Instance  string `json:"instance"`
-		Limit     string `json:"limit"`
-		Past      string `json:"past"`
-		State     string `json:"state"`
-		Staleness string `json:"staleness"`
-		LastSeen  string `json:"last_seen"`
-	} `json:"items"`
-	Redis *viewStatus `json:"redis"`
-}
-
 // guards looks at how stale each guard may be.
 func (d *doctor) guards(ctx context.Context) (found []Finding) {
 	const check = "fleet"
-	var f fleet
-	err := d.API.Do(ctx, api.Call{Method: http.MethodGet, Path: "/v1/fleet"}, &f)
-	var refused *api.Refused
+	answer, err := d.API.Fleet(ctx)
+	var refused *client.Refused
 	if errors.As(err, &refused) && refused.Status == http.StatusForbidden {
 		return []Finding{unseen(check, "it needs an API key with the scope fleet:read, as the role auditor gives it")}
 	}
 	if err != nil {
 		return []Finding{wrong(check, "look at the revocation service's log", err)}
 	}
+	f := answer.Value
 	d.view = f.Redis
 	joined, open, stalest, where := 0, []string{}, time.Duration(0), ""
 	for _, g := range f.Items {
 		switch g.State {
-		case "fenced":
+		case api.GuardStateFenced:
 			found = append(found, wrong("guard "+g.Name, "look at that guard's log and its way to NATS; if it is gone for good: quash fleet out "+g.Instance,
-				fmt.Errorf("%s is past its limit of %s (and %s), last seen %s", g.Instance, g.Limit, pastWord(g.Past), cmp.Or(g.LastSeen, "before this replica of the service started"))))
-		case "joined":
+				fmt.Errorf("%s is past its limit of %s (and %s), last seen %s", g.Instance, g.Limit, pastWord(string(g.Past)), lastSeen(g.LastSeen))))
+		case api.GuardStateJoined:
 			joined++
-			if g.Past == wire.PastAllow {
+			if string(g.Past) == wire.PastAllow {
 				open = append(open, g.Name)
 			}
 			if s, err := time.ParseDuration(g.Staleness); err == nil && s >= stalest {
@@ -163,6 +144,13 @@ func (d *doctor) guards(ctx context.Context) (found []Finding) {
 		text += "; past their limit these go on and allow: " + strings.Join(open, " ")
 	}
 	return append(found, good(check, "%s", text))
+}
+
+func lastSeen(last time.Time) string {
+	if last.IsZero() {
+		return "before this replica of the service started"
+	}
+	return last.UTC().Format(time.RFC3339)
 }
 
 func pastWord(past string) string {

@@ -56,6 +56,10 @@ type server struct {
 	heard time.Time
 }
 
+// leads reports whether it leads a stream: each replica tells of it, and its leader
+// knows of the others.
+func (s *server) leads(g *group) bool { return g == nil || g.Leader == s.Server.Name }
+
 type peer struct {
 	Name    string `json:"name"`
 	Current bool   `json:"current"`
@@ -179,9 +183,7 @@ func (d *doctor) stream(ctx context.Context, at string, servers []server) []Find
 	for _, s := range servers {
 		for _, a := range s.Data.Accounts {
 			for _, one := range a.Streams {
-				// Each replica tells of it; its leader knows of the others.
-				leads := one.Cluster == nil || one.Cluster.Leader == s.Server.Name
-				if a.Name == identity.Log && one.Name == wire.Stream && one.Config != nil && leads {
+				if a.Name == identity.Log && one.Name == wire.Stream && one.Config != nil && s.leads(one.Cluster) {
 					return []Finding{judgeStream(*one.Config, one.Cluster, len(servers))}
 				}
 			}
@@ -226,17 +228,8 @@ func (d *doctor) asRevocation(ctx context.Context, at string, servers int) Findi
 func judgeStream(c jetstream.StreamConfig, g *group, servers int) Finding {
 	const check = "stream " + wire.Stream
 	bad := ledger.HazardsOf(c, c.Replicas)
-	mend := "start the revocation service again, which sets what can be set; what it can't change it says in its log"
-	if servers >= 3 && c.Replicas < 3 {
-		bad = append(bad, fmt.Sprintf("it has %d replicas on a cluster of %d: a lost disk loses it", c.Replicas, servers))
-		mend = "set replicas: 3 in the revocation service's configuration, and start it again"
-	}
-	if g != nil {
-		if behind := behindOf(g.Replicas); len(behind) > 0 {
-			bad = append(bad, "replicas not there, or behind: "+strings.Join(behind, " "))
-			mend = "look at those NATS servers; a replica that is new needs time to catch up"
-		}
-	}
+	const mend = "start the revocation service again, with replicas: 3 on three nodes: it sets what can be set, and says in its log what it can't; a replica that is new needs time to catch up"
+	bad = append(bad, replicasOf(c.Replicas, g, servers)...)
 	if len(bad) > 0 {
 		return wrong(check, mend, errors.New(strings.Join(bad, "; ")))
 	}

@@ -54,7 +54,7 @@ func (d *doctor) nats(ctx context.Context) []Finding {
 		found = append(found, d.rights(ctx, first)...)
 	}
 	servers, fs := d.monitor(ctx, first)
-	return append(append(found, fs...), d.stream(ctx, first, servers)...)
+	return slices.Concat(found, fs, d.stream(ctx, first, servers), records(servers))
 }
 
 func firstOf(texts ...string) string {

@@ -6,21 +6,28 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
 	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/zap"
+	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/quash-project/quash/services/reference"
 	"github.com/quash-project/quash/services/revocation"
-	"github.com/quash-project/quash/services/revocation/audit"
+	"github.com/quash-project/quash/services/revocation/attempts"
+	"github.com/quash-project/quash/services/revocation/audit/natstrail"
 	"github.com/quash-project/quash/services/revocation/fleet"
 	"github.com/quash-project/quash/services/revocation/holds"
 	"github.com/quash-project/quash/services/revocation/httpapi"
+	"github.com/quash-project/quash/services/revocation/incidents"
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/services/revocation/natsapi"
+	"github.com/quash-project/quash/services/revocation/receipts"
 	"github.com/quash-project/quash/services/revocation/redisview"
+	"github.com/quash-project/quash/services/revocation/slo"
 	"github.com/quash-project/quash/shared/breakglass"
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/guard/follow"
@@ -28,6 +35,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
+	"github.com/quash-project/quash/shared/idempotency"
 	"github.com/quash-project/quash/shared/identity"
 	"github.com/quash-project/quash/shared/tracing"
 )
@@ -41,7 +49,11 @@ type Service struct {
 	ledger  *ledger.Ledger
 	fleet   *fleet.Fleet
 	holds   *holds.Keeper
-	audit   *audit.Follower
+	slo     *slo.Meter
+	audit   *natstrail.Follower
+	proofs  *receipts.Keeper
+	books   *incidents.Books
+	tries   *attempts.Keeper
 	view    *redisview.Writer // nil: there is no Redis view
 	guard   *guard.Guard
 	domain  *revocation.Service
@@ -49,7 +61,10 @@ type Service struct {
 	guards  *natsapi.Server
 	handler http.Handler
 	api     frame.Authorizer
+	asked   *idempotency.Bucket
 	door    *breakglass.Door
+	waiting *pendingStore
+	told    *secondTold
 }
 
 // New wires the service. It asks nothing of NATS or Redis yet: Run waits for them.
@@ -59,7 +74,7 @@ func New(_ context.Context, cfg Config, d Deps) (*Service, error) {
 	}
 	withDefaults(&cfg, &d)
 	s := &Service{cfg: cfg, log: d.Log, traces: d.Traces, nats: d.NATS, feed: &revocation.Feed{}, door: breakglass.New(d.Log)}
-	for _, build := range []func(Deps) error{s.buildLog, s.buildGuard, s.buildWays} {
+	for _, build := range []func(Deps) error{s.buildLog, s.buildReceipts, s.buildGuard, s.buildWays} {
 		if err := build(d); err != nil {
 			return nil, fmt.Errorf("revocation: %w", err)
 		}
@@ -114,11 +129,12 @@ func (s *Service) buildLog(d Deps) error {
 		fcfg.Redis = s.view
 	}
 	s.fleet = fleet.New(fcfg)
-	s.audit, err = audit.New(audit.Config{NATS: d.NATS, Control: d.Control, Log: d.Log.Named("audit"), Replicas: s.cfg.Replicas})
+	s.slo = slo.New(slo.Config{Fleet: s.fleet, Applied: s.ledger.WaitApplied, Now: d.Now, Within: s.cfg.SLO.Within, Share: s.cfg.SLO.Share})
+	s.audit, err = natstrail.New(natstrail.Config{NATS: d.NATS, Control: d.Control, Log: d.Log.Named("audit"), Replicas: s.cfg.Replicas})
 	if err != nil {
 		return err
 	}
-	s.holds = holds.New(s.ledger, holds.Config{Now: d.Now, Log: d.Log.Named("holds")})
+	s.holds = holds.New(s.ledger, holds.Config{Now: d.Now, Log: d.Log.Named("holds"), From: s.from})
 	s.ledger.Observe(s.holds)
 	s.ledger.Observe(s.fleet)
 	s.ledger.Observe(s.feed)
@@ -151,7 +167,7 @@ func (s *Service) buildGuard(d Deps) error {
 	if err != nil {
 		return err
 	}
-	s.guard, err = guard.New([]guard.Issuer{{URL: s.cfg.URL, Tenant: s.cfg.Tenant, Trust: s.cfg.Trust, Audience: []string{s.cfg.URL}}},
+	s.guard, err = guard.New([]guard.Issuer{{URL: s.cfg.URL, Tenant: s.cfg.Tenant, Tenants: true, Trust: s.cfg.Trust, Audience: []string{s.cfg.URL}}},
 		guard.WithFollow(follow.Config{Source: link, Feed: link, Rand: d.Rand}),
 		guard.WithLimit(s.cfg.Limit), guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")), guard.WithObserver(tracing.Decisions))
 	return err
@@ -159,17 +175,58 @@ func (s *Service) buildGuard(d Deps) error {
 
 // buildWays makes the ways in.
 func (s *Service) buildWays(d Deps) error {
-	s.domain = &revocation.Service{Ledger: s.ledger, Fleet: s.fleet, Guard: s.guard, Now: d.Now, Rand: d.Rand}
-	s.guards = &natsapi.Server{NATS: d.NATS, Ledger: s.ledger, Fleet: s.fleet, Log: d.Log.Named("nats"), Traces: d.Traces}
-	s.api = frame.ByGuard(s.guard)
+	s.domain = &revocation.Service{Ledger: s.ledger, Fleet: s.fleet, Guard: s.guard, Home: s.cfg.Tenant, Now: d.Now, Rand: d.Rand}
+	s.guards = &natsapi.Server{NATS: d.NATS, Ledger: s.ledger, Fleet: s.fleet, Log: d.Log.Named("nats"), Traces: d.Traces, Canaries: s.slo, Attempts: s.tries}
+	s.domain.Records, s.domain.Tenants = records{d.Control}, tenants{d.Control}
+	s.api = frame.ByGuard(s.guard, s.cfg.Tenant)
 	mux := http.NewServeMux()
 	var status httpapi.Redis
 	if s.view != nil {
 		status = s.redisStatus
 	}
-	httpapi.Register(frame.New(mux, "revocation", s.api, d.Log), s.domain, s.feed, status)
+	var err error
+	if s.asked, err = idempotency.NewBucket(d.NATS, s.cfg.Replicas, d.Log.Named("requests")); err != nil {
+		return err
+	}
+	s.domain.Plans = plans{s.asked}
+	if err := s.buildSecond(d); err != nil {
+		return err
+	}
+	api := frame.New(mux, "revocation", s.api, d.Log)
+	api.Remember(frame.Memory{Notes: s.asked, Now: d.Now, Rand: d.Rand})
+	httpapi.Register(api, s.domain, s.feed, status)
+	httpapi.RegisterSLO(api, s.slo)
+	trail, err := natstrail.NewReader(d.NATS, d.Control)
+	if err != nil {
+		return err
+	}
+	origin := auditOrigin(s.cfg.URL)
+	httpapi.RegisterAudit(api, httpapi.Trail{
+		Kept: trail, Home: s.cfg.Tenant, Since: s.domain.Since, Origin: origin, Log: d.Log.Named("audit"),
+		Signer: func(ctx context.Context) (note.Signer, error) { return s.proofs.Keys.NoteSigner(ctx, origin) },
+	})
+	httpapi.RegisterReceipts(api, s.proofs, s.domain, s.cfg.URL)
+	s.books, err = incidents.New(incidents.Config{
+		NATS: d.NATS, Receipts: s.proofs, Ledger: s.ledger, Replicas: s.cfg.Replicas, Now: d.Now, Rand: d.Rand, Log: d.Log.Named("incidents"), From: s.from,
+	})
+	if err != nil {
+		return err
+	}
+	s.domain.Notebooks = s.books
+	httpapi.RegisterIncidents(api, s.books, s.cfg.Tenant, s.cfg.URL)
+	httpapi.RegisterAttempts(api, s.tries, s.cfg.Tenant)
+	reference.Register(mux)
 	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
 	return nil
+}
+
+// auditOrigin names the audit trail of an installation: the issuer's URL without its
+// scheme, as C2SP tlog-checkpoint recommends.
+func auditOrigin(url string) string {
+	if _, rest, ok := strings.Cut(url, "://"); ok {
+		url = rest
+	}
+	return strings.TrimSuffix(url, "/") + "/audit"
 }
 
 func (s *Service) redisStatus() httpapi.RedisStatus {
@@ -185,7 +242,7 @@ func (s *Service) redisStatus() httpapi.RedisStatus {
 	return out
 }
 
-// Handler answers requests: /v1/revocations, /v1/fleet, /v1/decisions, /v1/feed
+// Handler answers requests: /v1/revocations, /v1/receipts, /v1/incidents, /v1/fleet, /v1/decisions, /v1/feed
 // and /openapi/revocation. Before Ready most of them answer 503.
 func (s *Service) Handler() http.Handler { return s.handler }
 
@@ -211,7 +268,13 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return s.fleet.Run(ctx, s.ledger) })
 	g.Go(func() error { return s.holds.Run(ctx) })
+	g.Go(func() error { return s.asked.Run(ctx) })
+	g.Go(func() error { return s.waiting.run(ctx, s.domain.Settle) })
 	g.Go(func() error { return s.audit.Run(ctx) })
+	g.Go(func() error { return s.slo.Run(ctx) })
+	g.Go(func() error { return s.proofs.Run(ctx) })
+	g.Go(func() error { return s.books.Run(ctx) })
+	g.Go(func() error { return s.tries.Run(ctx) })
 	g.Go(func() error { return s.serveOutsiders(ctx) })
 	if s.view != nil {
 		g.Go(func() error { return s.view.Run(ctx) })

@@ -47,7 +47,7 @@ func (s *Service) breakGlass() []natsapi.Endpoint {
 			}
 			who := revocation.Caller{Actor: breakglass.Actor, ID: "\x1f" + breakglass.Actor, Tenant: in.Tenant}
 			e, err := s.domain.Commit(ctx, who, revocation.Request{
-				Op: commit.Release, Targets: in.Targets, Issuer: in.Issuer, Reason: in.Reason, Key: in.Key,
+				Op: commit.Release, Targets: in.Targets, Issuer: in.Issuer, Reason: in.Reason, Key: in.Key, BreakGlass: true,
 			}, 0)
 			if err != nil {
 				return httpapi.Entry{}, err

@@ -35,10 +35,20 @@ type Config struct {
 	// (jetstream { sync_interval: always }). Where it is false a power cut can
 	// lose an acknowledged revocation, and the service says so at its start.
 	SyncAlways bool `koanf:"sync_always"`
+	// ProofKEKFile holds the key-encryption key under which the keys are sealed that
+	// sign receipts. It is this service's own, and not that of the signing keys: who
+	// signs receipts can make no token.
+	ProofKEKFile string `koanf:"proof_kek_file"`
 	// RedisShards is N of the Redis view, fixed for its life. 0: 1.
 	RedisShards int `koanf:"redis_shards"`
 	// RedisEmbedded says that Redis is the in-process server of the all-in-one.
 	RedisEmbedded bool `koanf:"-"`
+
+	// SLO is how fast revocations are to take effect; see package slo.
+	SLO SLO `koanf:"slo"`
+
+	// SecondPerson says which revocations and holds need two people.
+	SecondPerson SecondPerson `koanf:"second_person"`
 
 	// Former are names of guards whose instances are all gone: they are taken out
 	// before anybody joins. Whoever sets it must be able to prove it, as the
@@ -52,6 +62,13 @@ type Config struct {
 	Listen process.Listen `koanf:"listen"`
 	Log    logging.Config `koanf:"log"`
 	Trace  tracing.Config `koanf:"trace"`
+}
+
+// SLO is an objective: of the canaries of an hour that share is refused by every guard
+// within that time.
+type SLO struct {
+	Within time.Duration `koanf:"within"` // 0: 1s; 20s at most
+	Share  float64       `koanf:"share"`  // 0: 0.99
 }
 
 // NATS is where the broker is.
@@ -84,11 +101,23 @@ func (c *Config) check() error {
 	if len(c.Trust) == 0 {
 		errs = append(errs, errors.New("trust: name the rotator's identity key, as ed25519:BASE64URL"))
 	}
+	if c.ProofKEKFile == "" {
+		errs = append(errs, errors.New("proof_kek_file is missing: the key-encryption key of the keys that sign receipts, made by quash secrets init"))
+	}
 	if c.Replicas < 0 || c.Replicas > 5 {
 		errs = append(errs, fmt.Errorf("replicas %d: want 1, 3 or 5", c.Replicas))
 	}
-	return errors.Join(errs...)
+	if c.SLO.Within < 0 || c.SLO.Within > maxWithin {
+		errs = append(errs, fmt.Errorf("slo.within %v: want up to %v", c.SLO.Within, maxWithin))
+	}
+	if c.SLO.Share < 0 || c.SLO.Share > 1 {
+		errs = append(errs, fmt.Errorf("slo.share %v: want up to 1, as in 0.99", c.SLO.Share))
+	}
+	return errors.Join(append(errs, c.SecondPerson.check()...)...)
 }
+
+// maxWithin is as long as a canary is watched.
+const maxWithin = 20 * time.Second
 
 // Deps is what main built.
 type Deps struct {

@@ -43,21 +43,26 @@ type committing struct {
 	Key *string `json:"idempotency_key,omitempty"`
 }
 
-func (s *Service) commit(ctx context.Context, in committing) (httpapi.Entry, error) {
+// commit answers as POST /v1/revocations: an httpapi.Entry, or an httpapi.PutOff.
+func (s *Service) commit(ctx context.Context, in committing) (any, error) {
 	key := ""
 	if in.Key != nil {
 		if key = *in.Key; key == "" {
-			return httpapi.Entry{}, problem.FieldError("idempotency_key", "is empty: leave it out, or repeat with the same one")
+			return nil, problem.FieldError("idempotency_key", "is empty: leave it out, or repeat with the same one")
 		}
 	}
 	r, err := in.Request(key)
 	if err != nil {
-		return httpapi.Entry{}, err
+		return nil, err
 	}
 	c := frame.CallerOf(ctx)
-	e, err := s.domain.Commit(ctx, revocation.Caller{Actor: c.Actor(), ID: c.Subject + "\x1f" + c.Client, Tenant: c.Tenant}, r, 0)
-	if err != nil {
-		return httpapi.Entry{}, err
+	who := revocation.Caller{Actor: c.Actor(), ID: c.Subject + "\x1f" + c.Client, Tenant: c.Tenant, Subject: c.Subject, Targets: c.Targets, Request: frame.RequestID(ctx)}
+	e, p, err := s.domain.Ask(ctx, who, r, 0)
+	switch {
+	case err != nil:
+		return nil, err
+	case p != nil:
+		return httpapi.PutOff{Pending: httpapi.PendingOf(p, s.domain.Now())}, nil
 	}
-	return httpapi.EntryOf(e), nil
+	return httpapi.EntryFor(c, s.domain.Home, e), nil
 }

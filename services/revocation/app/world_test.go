@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest"
 
+	"github.com/quash-project/quash/services/revocation"
 	"github.com/quash-project/quash/services/revocation/app"
 	"github.com/quash-project/quash/services/revocation/httpapi"
 	"github.com/quash-project/quash/services/revocation/redisview"
@@ -45,11 +46,14 @@ type world struct {
 	key   *ecdsa.PrivateKey
 	kid   string
 	state commit.KeyRequest
+	kek   string // file of the key-encryption key of receipts
+
+	second app.SecondPerson
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, nats: enginetest.NATS(t)}
+	w := &world{t: t, nats: enginetest.NATS(t), kek: enginetest.KEK(t), second: app.SecondPerson{Mode: revocation.SecondNever}}
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -133,7 +137,7 @@ func (w *world) startWith(name string, wrap func(http.Handler) http.Handler) *re
 		w.t.Cleanup(func() { _ = client.Close() })
 		deps.Redis = client
 	}
-	s, err := app.New(w.t.Context(), app.Config{URL: issuer, Trust: []string{w.trust}, SyncAlways: true}, deps)
+	s, err := app.New(w.t.Context(), app.Config{URL: issuer, Trust: []string{w.trust}, SyncAlways: true, ProofKEKFile: w.kek, SecondPerson: w.second}, deps)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,414 +1,374 @@
 package audit
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
-
-	"github.com/quash-project/quash/schemas/schematest"
-	"github.com/quash-project/quash/shared/engine/enginetest"
-	"github.com/quash-project/quash/shared/guard/wire"
-	"github.com/quash-project/quash/shared/identity"
-	"github.com/quash-project/quash/shared/kv"
+	"golang.org/x/mod/sumdb/note"
 )
 
-// world has a log and a bucket, and whoever writes them.
-type world struct {
-	t    *testing.T
-	nats *enginetest.NATSServer
-	log  jetstream.JetStream
-	keys jetstream.KeyValue
-	n    int
-}
+// memory has a chain of pages.
+type memory []Stored
 
-func newWorld(t *testing.T) *world {
-	w := &world{t: t, nats: enginetest.NATS(t)}
-	w.log = w.js(identity.Revocation)
-	w.makeLog()
-	var err error
-	w.keys, err = w.js(identity.Issuer).CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "keys", History: 64})
-	w.must(err)
-	return w
-}
-
-func (w *world) js(user string) jetstream.JetStream {
-	w.t.Helper()
-	js, err := jetstream.New(w.nats.Conn(w.t, user))
-	w.must(err)
-	return js
-}
-
-func (w *world) must(err error) {
-	w.t.Helper()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-}
-
-func (w *world) makeLog() {
-	w.t.Helper()
-	_, err := w.log.CreateStream(w.t.Context(), jetstream.StreamConfig{Name: wire.Stream, Subjects: []string{wire.LogAll}})
-	w.must(err)
-}
-
-// start starts the broker again, and waits until it is reached.
-func (w *world) start() {
-	w.t.Helper()
-	w.nats.Start(w.t)
-	enginetest.Eventually(w.t, "the broker is reached", func() error {
-		if _, err := w.keys.Status(w.t.Context()); err != nil {
-			return err
-		}
-		_, err := w.log.Stream(w.t.Context(), wire.Stream)
-		return err
-	})
-}
-
-// admin has every right in the log's account.
-func (w *world) admin() *nats.Conn { return w.nats.Admin(w.t, identity.Log) }
-
-// event stores an entry in the log; its reason tells it from the others.
-func (w *world) event() string {
-	w.t.Helper()
-	w.n++
-	reason := fmt.Sprintf("event %d", w.n)
-	body := fmt.Sprintf(`{"specversion":"1.0","id":"AwMDAwMDAwMDAwMDAwMDAw","source":"/quash/revocation","type":"dev.quash.log.entry","time":"2026-01-02T03:04:05.000Z",
-		"datacontenttype":"application/json","data":{"op":"release","service":"issuer","actor":"alice","reason":%q,"target_keys":["XNvRzQlByDpqeTAE_eNtDA"]}}`, reason)
-	_, err := w.log.PublishMsg(w.t.Context(), &nats.Msg{Subject: fmt.Sprintf("%s%d", wire.LogEntry, w.n), Data: []byte(body), Header: nats.Header{wire.Header: {"{}"}}})
-	w.must(err)
-	_, err = w.log.Publish(w.t.Context(), wire.LogTick, nil)
-	w.must(err)
-	return reason
-}
-
-// record changes a record of a bucket.
-func (w *world) record() string {
-	w.t.Helper()
-	w.n++
-	reason := fmt.Sprintf("record %d", w.n)
-	_, err := w.keys.Put(w.t.Context(), fmt.Sprintf("default.k%d", w.n), fmt.Appendf(nil,
-		`{"sealed":"very secret","sha256":"very secret","meta":{"actor":"carol","reason":"old","at":"2026-01-01T00:00:00Z"},"mark":{"actor":"bob","reason":%q,"at":"2026-02-03T04:05:06Z"}}`, reason))
-	w.must(err)
-	return reason
-}
-
-func (w *world) follower(name string) (stop func()) {
-	w.t.Helper()
-	f, err := New(Config{
-		NATS: w.nats.Conn(w.t, identity.Revocation), Control: w.nats.Conn(w.t, identity.ControlReader),
-		Log: zaptest.NewLogger(w.t, zaptest.Level(zap.ErrorLevel)).Named(name), Gather: 10 * time.Millisecond,
-	})
-	w.must(err)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if !stopped {
-			stopped = true
-			cancel()
-			w.must(<-done)
-		}
-	}
-	w.t.Cleanup(stop)
-	return stop
-}
-
-// items verifies the chain and returns it.
-func (w *world) items() ([]Item, error) {
-	var out []Item
-	_, err := Verify(w.t.Context(), w.nats.Conn(w.t, identity.Revocation), func(it Item) error {
-		out = append(out, it)
-		return nil
-	})
-	return out, err
-}
-
-// has waits until the verified chain has exactly these reasons, in any order.
-func (w *world) has(reasons ...string) []Item {
-	w.t.Helper()
-	var items []Item
-	enginetest.Eventually(w.t, "all of it is in the chain", func() error {
-		var err error
-		var broken *Broken
-		if items, err = w.items(); errors.As(err, &broken) {
-			w.t.Fatal(err) // no waiting mends it
-		}
-		if err != nil {
-			return err
-		}
-		var got []string
-		for _, it := range items {
-			got = append(got, it.Reason)
-		}
-		slices.Sort(got)
-		want := slices.Sorted(slices.Values(reasons))
-		if !slices.Equal(got, want) {
-			return fmt.Errorf("the chain has %q, want %q", got, want)
-		}
-		return nil
-	})
-	return items
-}
-
-func TestEveryChangeIsInTheChainOnce(t *testing.T) {
-	w := newWorld(t)
-	want := []string{w.event(), w.record()}
-	w.follower("a")
-	want = append(want, w.event(), w.record(), w.event())
-	_, err := w.keys.Put(t.Context(), kv.BeatPrefix+"replica", []byte("{}"))
-	w.must(err)
-	w.must(w.keys.Delete(t.Context(), "default.k2"))
-	items := w.has(append(want, "what was marked is finished")...)
-	for _, it := range items {
-		switch {
-		case strings.HasPrefix(it.Reason, "event"):
-			if it.Actor != "alice" || it.Type != "dev.quash.log.entry" || it.At.Format(time.RFC3339) != "2026-01-02T03:04:05Z" || len(it.Event) == 0 {
-				t.Errorf("%+v", it)
-			}
-		case strings.HasPrefix(it.Reason, "record"):
-			if it.Actor != "bob" || it.Type != TypePut || it.Bucket != "keys" || !strings.HasPrefix(it.Key, "default.k") || it.At.Year() != 2026 || it.At.Month() != 2 {
-				t.Errorf("%+v", it)
-			}
-		default:
-			if it.Type != TypeRemove || it.Actor != identity.Issuer || it.Key != "default.k2" {
-				t.Errorf("%+v", it)
-			}
-		}
-	}
-	all, err := json.Marshal(items)
-	w.must(err)
-	if strings.Contains(string(all), "secret") {
-		t.Error("the value of a record is in the chain")
-	}
-}
-
-func TestPagesAreWhatTheSchemaSays(t *testing.T) {
-	w := newWorld(t)
-	w.follower("a")
-	w.has(w.event(), w.record())
-	s, err := w.log.Stream(t.Context(), Stream)
-	w.must(err)
-	all := schematest.Load(t)
-	for seq := range s.CachedInfo().State.LastSeq {
-		m, err := s.GetMsg(t.Context(), seq+1)
-		w.must(err)
-		all.Valid(t, "audit.json", m.Data)
-	}
-}
-
-// Several followers at once, which come and go.
-func TestReplicasAndRestartsLeaveNothingOutAndRepeatNothing(t *testing.T) {
-	w := newWorld(t)
-	var want []string
-	some := func() {
-		for range 20 {
-			want = append(want, w.event(), w.record())
-		}
-	}
-	stopA := w.follower("a")
-	w.follower("b")
-	some()
-	w.follower("c")
-	some()
-	w.has(want...)
-	stopA()
-	some()
-	w.has(want...)
-}
-
-func TestFollowerGoesOnWhereTheChainEnds(t *testing.T) {
-	w := newWorld(t)
-	want := []string{w.event(), w.record()}
-	stop := w.follower("a")
-	w.has(want...)
-	stop()
-	want = append(want, w.event(), w.record())
-	w.follower("b")
-	w.has(want...)
-}
-
-func TestSourceThatIsMadeAnewIsNamedAndFollowed(t *testing.T) {
-	w := newWorld(t)
-	before := []string{w.event(), w.event(), w.record()}
-	stop := w.follower("a")
-	w.has(before...)
-	stop()
-	js, err := jetstream.New(w.admin())
-	w.must(err)
-	w.must(js.DeleteStream(t.Context(), wire.Stream))
-	w.makeLog()
-	after := w.event()
-	w.follower("b")
-	enginetest.Eventually(t, "the new stream is followed", func() error {
-		items, err := w.items()
-		if err != nil {
-			return err
-		}
-		restarts, news := 0, 0
-		for _, it := range items {
-			if it.Type == TypeRestart && it.Source == wire.Stream {
-				restarts++
-			}
-			if it.Reason == after {
-				news++
-			}
-		}
-		if restarts != 1 || news != 1 {
-			return fmt.Errorf("%d restarts, %d new items: %+v", restarts, news, items)
-		}
-		return nil
-	})
-}
-
-// TestSourceThatWentBackAndHasGrownIsRead: its end tells nothing, since it is above what
-// was read of the former history; what differs is what stands there.
-func TestSourceThatWentBackAndHasGrownIsRead(t *testing.T) {
-	for _, running := range []bool{true, false} {
-		t.Run(fmt.Sprintf("running=%t", running), func(t *testing.T) {
-			w := newWorld(t)
-			dir, at := w.nats.Dir, t.TempDir()
-			swap := func(from, to string) {
-				w.must(os.RemoveAll(to))
-				w.must(os.CopyFS(to, os.DirFS(from)))
-			}
-			before := []string{w.event(), w.record()}
-			w.nats.Stop()
-			swap(dir, at+"/before")
-			w.start()
-			other := []string{w.event(), w.event(), w.record(), w.event(), w.record()}
-			w.nats.Stop()
-			swap(dir, at+"/other")
-			swap(at+"/before", dir)
-			w.start()
-			lost := []string{w.event(), w.record()}
-			stop := w.follower("a")
-			w.has(append(before, lost...)...)
-			if !running {
-				stop()
-			}
-			audit := filepath.Join("jetstream", "*", "streams", Stream)
-			w.nats.Stop()
-			kept, err := filepath.Glob(filepath.Join(dir, audit))
-			w.must(err)
-			swap(kept[0], at+"/audit")
-			swap(at+"/other", dir)
-			swap(at+"/audit", kept[0])
-			w.start()
-			if !running {
-				w.follower("b")
-			}
-			enginetest.Eventually(t, "the other history is in the chain", func() error {
-				items, err := w.items()
-				if err != nil {
-					return err
-				}
-				seen := map[string]int{}
-				for _, it := range items {
-					seen[it.Reason]++
-					seen[it.Source+" "+it.Type]++
-				}
-				for _, reason := range other {
-					if seen[reason] != 1 {
-						return fmt.Errorf("%q is %d times in the chain", reason, seen[reason])
-					}
-				}
-				if a, b := seen[wire.Stream+" "+TypeRestart], seen["KV_keys "+TypeRestart]; a != 1 || b != 1 {
-					return fmt.Errorf("%d and %d restarts are named", a, b)
-				}
-				return nil
-			})
-		})
-	}
-}
-
-func TestBreaksAreFound(t *testing.T) {
-	pages := func(t *testing.T) [][]byte {
-		w := newWorld(t)
-		w.follower("a")
-		var out [][]byte
-		var want []string
-		for range 4 {
-			want = append(want, w.event())
-			w.has(want...)
-		}
-		s, err := w.log.Stream(t.Context(), Stream)
-		w.must(err)
-		for seq := range s.CachedInfo().State.LastSeq {
-			m, err := s.GetMsg(t.Context(), seq+1)
-			w.must(err)
-			out = append(out, m.Data)
-		}
-		return out
-	}(t)
-	check := func(pages [][]byte) error {
-		v := verifier{upto: map[string]Place{}}
-		for i, p := range pages {
-			if p == nil {
-				continue // gone
-			}
-			if err := v.page(uint64(i)+1, p); err != nil {
+func (m memory) Pages(_ context.Context, from, to uint64, yield func(Stored) error) error {
+	for _, s := range m {
+		if s.Number >= from && s.Number <= to {
+			if err := yield(s); err != nil {
 				return err
 			}
 		}
-		return nil
 	}
-	if err := check(pages); err != nil || len(pages) < 4 {
-		t.Fatalf("%d pages: %v", len(pages), err)
+	return nil
+}
+
+func (m memory) First(_ context.Context, t time.Time, last uint64) (uint64, error) {
+	for _, s := range m[:last] {
+		if !s.At.Before(t) {
+			return s.Number, nil
+		}
 	}
-	for name, change := range map[string]func([][]byte){
-		"a word changed":  func(p [][]byte) { p[1] = []byte(strings.Replace(string(p[1]), "alice", "alicf", 1)) },
-		"a page gone":     func(p [][]byte) { p[1] = nil },
-		"the first gone":  func(p [][]byte) { p[0] = nil },
-		"pages exchanged": func(p [][]byte) { p[1], p[2] = p[2], p[1] },
-		"a page twice":    func(p [][]byte) { p[2] = p[1] },
-		"garbage":         func(p [][]byte) { p[2] = []byte("{") },
-	} {
-		t.Run(name, func(t *testing.T) {
-			p := slices.Clone(pages)
-			change(p)
-			var broken *Broken
-			if err := check(p); !errors.As(err, &broken) {
-				t.Errorf("found: %v", err)
+	return last + 1, nil
+}
+
+func (m memory) bodies() (out [][]byte) {
+	for _, s := range m {
+		out = append(out, s.Body)
+	}
+	return out
+}
+
+var began = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// chained returns a chain of pages with so many items each, an hour from page to page.
+// Every third item is of a tenant, every fifth a record's.
+func chained(t testing.TB, pages, items int) memory {
+	t.Helper()
+	var out memory
+	var last Digest
+	seq := uint64(0)
+	for n := range uint64(pages) {
+		at := began.Add(time.Duration(n) * time.Hour)
+		p := Page{Number: n + 1, Previous: last}
+		for range items {
+			seq++
+			it := Item{Source: "QUASH_LOG", Sequence: seq, Stored: at, At: at, Type: "dev.quash.log.entry", Actor: fmt.Sprint("actor", seq%2), Reason: "a test", Digest: sha256.Sum256(fmt.Append(nil, seq))}
+			tenant := "default"
+			if seq%3 == 0 {
+				tenant = "acme"
 			}
-		})
+			if seq%5 == 0 {
+				it.Type, it.Bucket, it.Key = TypePut, "keys", tenant+".k"
+			} else {
+				it.Event = fmt.Appendf(nil, `{"data":{"op":"revoke","tenant":%q,"entry":"e%d","targets":[{"issuer":"own","kind":"principal","id":"p%d"}]}}`, tenant, seq, seq)
+			}
+			p.Items = append(p.Items, it)
+		}
+		p.Upto = map[string]Place{"QUASH_LOG": {Made: began, Sequence: seq, Stored: at}}
+		body, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = sha256.Sum256(body)
+		out = append(out, Stored{Number: p.Number, At: at, Body: body})
+	}
+	return out
+}
+
+// TestSearchFindsEverythingOnce in either order, by pages of any size, whatever is asked.
+func TestSearchFindsEverythingOnce(t *testing.T) {
+	const pages, items = 37, 7
+	m := chained(t, pages, items)
+	for name, c := range map[string]struct {
+		filter Filter
+		want   func(seq int) bool
+	}{
+		"all":             {Filter{}, func(int) bool { return true }},
+		"a tenant":        {Filter{Tenant: "acme"}, func(n int) bool { return n%3 == 0 }},
+		"an actor":        {Filter{Actor: "actor1"}, func(n int) bool { return n%2 == 1 }},
+		"a type":          {Filter{Type: TypePut}, func(n int) bool { return n%5 == 0 }},
+		"a bucket":        {Filter{Record: "keys"}, func(n int) bool { return n%5 == 0 }},
+		"a record":        {Filter{Record: "keys/acme.k"}, func(n int) bool { return n%15 == 0 }},
+		"another record":  {Filter{Record: "keys/acme"}, func(int) bool { return false }},
+		"a target":        {Filter{Target: "principal:p101"}, func(n int) bool { return n == 101 }},
+		"its other form":  {Filter{Target: "principal:p%3101"}, func(n int) bool { return n == 101 }},
+		"since":           {Filter{Since: began.Add(20 * time.Hour)}, func(n int) bool { return n > 20*items }},
+		"until":           {Filter{Until: began.Add(20 * time.Hour)}, func(n int) bool { return n <= 21*items }},
+		"between":         {Filter{Since: began.Add(3 * time.Hour), Until: began.Add(4 * time.Hour)}, func(n int) bool { return n > 3*items && n <= 5*items }},
+		"a tenant's wall": {Filter{Tenant: "acme", Target: "principal:p101"}, func(int) bool { return false }},
+	} {
+		var want []uint64
+		for n := 1; n <= pages*items; n++ {
+			if c.want(n) {
+				want = append(want, uint64(n))
+			}
+		}
+		for _, newest := range []bool{false, true} {
+			for _, limit := range []int{1, 10, 1000} {
+				q := Query{Filter: c.filter, Newest: newest, Limit: limit, Last: pages}
+				var got []uint64
+				for more := true; more; {
+					a, err := Search(t.Context(), m, q)
+					if err != nil {
+						t.Fatal(err)
+					}
+					for _, f := range a.Found {
+						got = append(got, f.Sequence)
+					}
+					if len(a.Found) > limit || a.More && len(a.Found) < limit {
+						t.Fatalf("%s: %d items, more: %t", name, len(a.Found), a.More)
+					}
+					q.After, more = a.Next, a.More
+				}
+				if newest {
+					slices.Reverse(got)
+				}
+				if !slices.Equal(got, want) {
+					t.Errorf("%s, newest %t, limit %d: %v, want %v", name, newest, limit, got, want)
+				}
+			}
+		}
 	}
 }
 
-func FuzzItem(f *testing.F) {
-	f.Add("$KV.keys.a.b", []byte(`{"meta":{"actor":"a","reason":"r","at":1}}`), true)
-	f.Add("quash.log.entry.x", []byte(`{"type":"t","time":"2026-01-02T03:04:05Z"}`), false)
-	f.Fuzz(func(t *testing.T, subject string, body []byte, record bool) {
-		s := &stored{source: wire.Stream, sequence: 1, at: time.Unix(1, 0), subject: subject, body: body}
-		if record {
-			s.source = "KV_keys"
+// TestSearchLooksAtItsShareAndGoesOn: what finds nothing in it says so, and where to go on.
+func TestSearchLooksAtItsShareAndGoesOn(t *testing.T) {
+	m := chained(t, 40, 1)
+	for _, newest := range []bool{false, true} {
+		q, asked, found := Query{Filter: Filter{Target: "principal:p22"}, Newest: newest, Limit: 1, Last: 40, share: 10 * len(m[0].Body)}, 0, 0
+		for more := true; more; asked++ {
+			a, err := Search(t.Context(), m, q)
+			if err != nil {
+				t.Fatal(err)
+			}
+			found += len(a.Found)
+			q.After, more = a.Next, a.More
 		}
-		it, ok := s.item()
-		if !ok {
+		if asked < 2 || found != 1 {
+			t.Errorf("newest %t: found %d in %d questions", newest, found, asked)
+		}
+	}
+}
+
+// TestSearchOfADamagedTrailIsNoShortAnswer.
+func TestSearchOfADamagedTrailIsNoShortAnswer(t *testing.T) {
+	for name, m := range map[string]memory{
+		"missing":    slices.Delete(chained(t, 20, 2), 8, 9),
+		"cut off":    chained(t, 20, 2)[:19],
+		"unreadable": func() memory { m := chained(t, 20, 2); m[8].Body = []byte("{"); return m }(),
+		"another":    func() memory { m := chained(t, 20, 2); m[8].Body = m[7].Body; return m }(),
+	} {
+		for _, newest := range []bool{false, true} {
+			var broken *Broken
+			if _, err := Search(t.Context(), m, Query{Newest: newest, Limit: 1000, Last: 20}); !errors.As(err, &broken) {
+				t.Errorf("%s, newest %t: %v", name, newest, err)
+			}
+		}
+		var broken *Broken
+		if err := Export(t.Context(), m, Filter{}, 1, 20, func(*Found) error { return nil }); !errors.As(err, &broken) {
+			t.Errorf("%s, export: %v", name, err)
+		}
+	}
+}
+
+func keys(t testing.TB, name string) (note.Signer, note.Verifier) {
+	t.Helper()
+	private, public, err := note.GenerateKey(rand.Reader, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := note.NewSigner(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := note.NewVerifier(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, v
+}
+
+func verify(bodies [][]byte, first, had uint64, prepare func(*Verifier)) error {
+	v := NewVerifier(nil)
+	if prepare != nil {
+		prepare(v)
+	}
+	for i, b := range bodies {
+		if err := v.Page(first+uint64(i), b); err != nil {
+			return err
+		}
+	}
+	return v.End(had)
+}
+
+// TestCheckpointTellsAnotherTrailAndAShorterOne.
+func TestCheckpointTellsAnotherTrailAndAShorterOne(t *testing.T) {
+	signer, verifier := keys(t, "quash.test/audit")
+	m := chained(t, 9, 3)
+	signed, err := CheckpointOf("quash.test/audit", m[4]).Sign(signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := OpenCheckpoint(signed, note.VerifierList(verifier))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := CheckpointOf("quash.test/audit", m[4]); c != want {
+		t.Errorf("%+v, want %+v", c, want)
+	}
+	other := memory{}
+	for n := range 9 { // whole in itself
+		other = append(other, chained(t, 9, 4)[n])
+	}
+	against := func(v *Verifier) { v.Against(c) }
+	begin := func(v *Verifier) { v.Begin(c) }
+	all := m.bodies()
+	for name, x := range map[string]struct {
+		err  error
+		page uint64 // 0: good
+	}{
+		"the trail":                {verify(all, 1, 9, against), 0},
+		"just up to it":            {verify(all[:5], 1, 5, against), 0},
+		"cut off below it":         {verify(all[:3], 1, 3, against), 4},
+		"another trail":            {verify(other.bodies(), 1, 9, against), 5},
+		"from it":                  {verify(all[4:], 5, 9, begin), 0},
+		"from it, cut off":         {verify(nil, 5, 3, begin), 4},
+		"from it, another":         {verify(other.bodies()[4:], 5, 9, begin), 5},
+		"from it, the next gone":   {verify(append([][]byte{all[4]}, all[6:]...), 5, 9, begin), 6},
+		"from it, the last gone":   {verify(all[4:8], 5, 9, begin), 9},
+		"without it, another":      {verify(other.bodies(), 1, 9, nil), 0},
+		"without it, the end gone": {verify(all[:8], 1, 9, nil), 9},
+	} {
+		var broken *Broken
+		if (x.page == 0) != (x.err == nil) || x.page > 0 && (!errors.As(x.err, &broken) || broken.Number != x.page) {
+			t.Errorf("%s: %v, want page %d", name, x.err, x.page)
+		}
+	}
+	_, stranger := keys(t, "quash.test/audit")
+	for name, open := range map[string]func() error{
+		"of another key": func() error { _, err := OpenCheckpoint(signed, note.VerifierList(stranger)); return err },
+		"changed": func() error {
+			_, err := OpenCheckpoint(bytes.Replace(signed, []byte("\n5\n"), []byte("\n6\n"), 1), note.VerifierList(verifier))
+			return err
+		},
+		"too long": func() error {
+			_, err := OpenCheckpoint(append(slices.Clone(signed), make([]byte, maxCheckpoint)...), note.VerifierList(verifier))
+			return err
+		},
+	} {
+		if open() == nil {
+			t.Errorf("a checkpoint that is %s is taken", name)
+		}
+	}
+}
+
+func TestCheckpointHasOneSpelling(t *testing.T) {
+	good := "quash.test/audit\n5\n" + strings.Repeat("A", 43) + "=\n"
+	for text, ok := range map[string]bool{
+		good:                                      true,
+		good + "an extension\n":                   true,
+		good + "\n":                               false,
+		strings.Replace(good, "5", "05", 1):       false,
+		strings.Replace(good, "5", "+5", 1):       false,
+		strings.Replace(good, "5", "0", 1):        false,
+		strings.Replace(good, "5", "5 ", 1):       false,
+		strings.Replace(good, "A=", "=", 1):       false,
+		strings.Replace(good, "A=", "B=", 1):      false, // bits that say nothing
+		strings.TrimSuffix(good, "\n"):            false,
+		strings.TrimPrefix(good, "quash.test"):    true,
+		"\n5\n" + strings.Repeat("A", 43) + "=\n": false,
+		"": false,
+	} {
+		var c Checkpoint
+		err := c.UnmarshalText([]byte(text))
+		if (err == nil) != ok {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func FuzzCheckpoint(f *testing.F) {
+	f.Add("quash.test/audit\n5\n" + strings.Repeat("A", 43) + "=\n")
+	f.Add("a\n18446744073709551615\n" + strings.Repeat("A", 43) + "=\nextension\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		var c, again Checkpoint
+		if c.UnmarshalText([]byte(text)) != nil {
 			return
 		}
-		if it.Digest != s.digest() || it.At.IsZero() {
-			t.Errorf("%+v", it)
-		}
-		b, err := json.Marshal(it)
+		out, err := c.MarshalText()
 		if err != nil {
-			return // an event that is no JSON is never stored; what is checked is that nothing panics
+			t.Fatalf("%q: %v", text, err)
 		}
-		var again Item
-		if err := json.Unmarshal(b, &again); err != nil {
-			t.Errorf("%s: %v", b, err)
+		if !strings.HasPrefix(text, string(out)) {
+			t.Errorf("%q is written %q", text, out)
 		}
+		if err := again.UnmarshalText(out); err != nil || again != c {
+			t.Errorf("%q: %+v, again %+v, %v", text, c, again, err)
+		}
+	})
+}
+
+// FuzzVerifier changes one page of a good chain: nothing panics, and whatever is taken is
+// the very page.
+func FuzzVerifier(f *testing.F) {
+	m := chained(f, 3, 2)
+	for i, s := range m {
+		f.Add(i, s.Body)
+	}
+	f.Add(1, []byte(`{"number":2,"items":[{"source":"QUASH_LOG","type":"dev.quash.source.restart"}],"upto":null}`))
+	f.Add(2, []byte(`{"number":3,"items":null}`))
+	f.Fuzz(func(t *testing.T, at int, body []byte) {
+		if at < 0 || at >= len(m) {
+			return
+		}
+		bodies := m.bodies()
+		bodies[at] = body
+		err := verify(bodies, 1, 3, nil)
+		same := bytes.Equal(body, m[at].Body)
+		var broken *Broken
+		switch {
+		case same && err != nil, err != nil && !errors.As(err, &broken):
+			t.Errorf("page %d, %q: %v", at+1, body, err)
+		case err == nil && !same && at < len(m)-1: // another last page can be good: only a checkpoint tells
+			t.Errorf("page %d, %q is taken", at+1, body)
+		}
+		_, _ = Search(t.Context(), memory{{1, began, bodies[0]}, {2, began, bodies[1]}, {3, began, bodies[2]}}, Query{Newest: true, Limit: 10, Last: 3, Filter: Filter{Target: "principal:p1"}})
+	})
+}
+
+// BenchmarkVerify verifies pages as full as the follower makes them, beside SHA-256 of as
+// many bytes, which no verifier can do without.
+func BenchmarkVerify(b *testing.B) {
+	const pages, items = 40, 256
+	bodies := chained(b, pages, items).bodies()
+	size := 0
+	for _, body := range bodies {
+		size += len(body)
+	}
+	b.Run("chain", func(b *testing.B) {
+		b.SetBytes(int64(size))
+		for b.Loop() {
+			if err := verify(bodies, 1, pages, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportMetric(float64(b.N)*pages*items/b.Elapsed().Seconds(), "entries/s")
+	})
+	b.Run("sha256", func(b *testing.B) {
+		b.SetBytes(int64(size))
+		for b.Loop() {
+			for _, body := range bodies {
+				sha256.Sum256(body)
+			}
+		}
+		b.ReportMetric(float64(b.N)*pages*items/b.Elapsed().Seconds(), "entries/s")
 	})
 }

@@ -57,6 +57,10 @@ type Item struct {
 	// Bucket and Key name a record; its value is not here.
 	Bucket string `json:"bucket,omitempty"`
 	Key    string `json:"key,omitempty"`
+	// Request is the id of the request that changed a record; an event has its own.
+	Request string `json:"request,omitempty"`
+	// Incident is under which a record of the bucket pending was made; an event has its own.
+	Incident string `json:"incident,omitempty"`
 }
 
 // Digest is a SHA-256; as text, 43 characters of base64url.

@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
 )
 
 // Confirmation is how far a revocation has come.
@@ -20,7 +22,18 @@ type Confirmation struct {
 	// Complete: every guard is confirmed, out, or past its fencing moment, none
 	// is open, and the Redis view has applied it.
 	Complete bool
+	// Epoch is the one in which this was judged: a newer one voids it, unless it is
+	// complete.
+	Epoch uint64
+	// Settled is when whoever has not noticed that epoch is past the largest limit.
+	Settled time.Time
+	// behind: this replica has not read as far, so that others may lack it too.
+	behind bool
 }
+
+// Whole reports whether this replica has read far enough to know everybody who can
+// lack the entry.
+func (c Confirmation) Whole() bool { return c.Epoch != 0 && !c.behind }
 
 // Confirmed is a guard that has applied it, and when the service heard so.
 type Confirmed struct {
@@ -61,13 +74,14 @@ func (f *Fleet) Wait(ctx context.Context, e Entry, d time.Duration) Confirmation
 
 func (f *Fleet) wait(ctx context.Context, e Entry, d time.Duration, enough func(Confirmation) bool) (c Confirmation) {
 	defer func() { c.sort() }()
+	var l look
 	end := time.NewTimer(d)
 	defer end.Stop()
 	for {
 		began := time.Now()
 		f.mu.Lock()
 		var next time.Duration
-		c, next = f.confirmLocked(e, f.cfg.Now())
+		c, next = f.confirmLocked(e, f.cfg.Now(), &l)
 		changed := f.changed
 		f.mu.Unlock()
 		if d <= 0 || enough(c) {
@@ -105,19 +119,48 @@ func (c *Confirmation) sort() {
 	})
 }
 
-// confirmLocked judges all guards, and returns when the next fence falls.
-func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Duration) {
-	c := Confirmation{Complete: true, Confirmed: []Confirmed{}, Unconfirmed: []Unconfirmed{}}
+// look is what a wait keeps from one look at the fleet to the next: of 10,000
+// guards, which report one after the other, only those that are left are judged
+// again. Who has applied an entry has it for good.
+type look struct {
+	taken       bool
+	members     uint64 // of the fleet when it was taken
+	left        []*guard
+	confirmed   []Confirmed
+	unconfirmed []Unconfirmed
+}
+
+// begin takes the whole fleet, the first time and whenever its members are others.
+func (l *look) begin(f *Fleet) {
+	if l.taken && l.members == f.members {
+		return
+	}
+	l.taken, l.members = true, f.members
+	l.left, l.confirmed = slices.AppendSeq(l.left[:0], maps.Values(f.guards)), []Confirmed{}
+	l.unconfirmed = make([]Unconfirmed, 0, len(l.left))
+}
+
+// confirmLocked judges the guards that are left, and returns when the next fence
+// falls.
+func (f *Fleet) confirmLocked(e Entry, now time.Time, l *look) (Confirmation, time.Duration) {
+	l.begin(f)
+	c := Confirmation{Complete: true, Epoch: f.epoch, Settled: f.since.Add(f.cfg.MaxLimit), Confirmed: l.confirmed, Unconfirmed: l.unconfirmed[:0]}
 	next := time.Hour
 	if e.At.Epoch < f.epoch && e.At.Seq > f.begins {
 		// Whoever committed it had not heard of this epoch, and it stands in it: one
 		// who is in this epoch need not have it.
 		e.At.Epoch = f.epoch
 	}
+	if n := len(f.applied); n == 0 || f.applied[n-1].at.Less(e.At) {
+		// It reads the log again, and does not know yet who joined.
+		c.Complete, c.behind = false, true
+	}
 	since := f.sinceLocked(e)
-	for _, g := range f.guards {
+	left := l.left
+	l.left = left[:0]
+	for _, g := range left {
 		if !f.counts(g, e.At, now) {
-			continue
+			continue // time alone never makes it count again
 		}
 		if when, ok := g.reachedAt(e.At); ok {
 			c.Confirmed = append(c.Confirmed, Confirmed{Name: g.name, Instance: g.instance, At: when})
@@ -136,9 +179,11 @@ func (f *Fleet) confirmLocked(e Entry, now time.Time) (Confirmation, time.Durati
 			u.Fenced = true
 		}
 		c.Unconfirmed = append(c.Unconfirmed, u)
+		l.left = append(l.left, g)
 	}
+	l.confirmed, l.unconfirmed = c.Confirmed, c.Unconfirmed
 	// After a new epoch guards that have not noticed may decide until their limit.
-	if left := f.since.Add(f.cfg.MaxLimit).Sub(now); !f.first && left > 0 {
+	if left := c.Settled.Sub(now); !f.first && left > 0 {
 		c.Complete = false
 		next = min(next, left)
 	}
@@ -211,18 +256,16 @@ func (f *Fleet) expired(g *guard, now time.Time) bool {
 
 // Lacking returns the guards (of one identity, or all) that are not known to
 // have applied the entry, as soon as there are none and after d at the latest.
-func (f *Fleet) Lacking(ctx context.Context, e Entry, name string, d time.Duration) []Unconfirmed {
-	of := func(c Confirmation) []Unconfirmed {
-		return slices.DeleteFunc(c.Unconfirmed, func(u Unconfirmed) bool { return name != "" && u.Name != name })
+// The error says that this replica can't tell, since it has not read as far.
+func (f *Fleet) Lacking(ctx context.Context, e Entry, name string, d time.Duration) ([]Unconfirmed, error) {
+	other := func(u Unconfirmed) bool { return name != "" && u.Name != name }
+	c := f.wait(ctx, e, d, func(c Confirmation) bool {
+		return !c.behind && !slices.ContainsFunc(c.Unconfirmed, func(u Unconfirmed) bool { return !other(u) })
+	})
+	if c.behind {
+		return nil, problem.New(problem.Unavailable, "this replica reads the log again, and has not reached %s; ask again", e.At)
 	}
-	return of(f.wait(ctx, e, d, func(c Confirmation) bool {
-		for _, u := range c.Unconfirmed {
-			if name == "" || u.Name == name {
-				return false
-			}
-		}
-		return true
-	}))
+	return slices.DeleteFunc(c.Unconfirmed, other), nil
 }
 
 // Guard is one instance as it is listed.
@@ -237,6 +280,7 @@ type Guard struct {
 	Silent         time.Duration
 	OutBy          string
 	OutAt          time.Time
+	Bound          time.Duration // after a commit it decides without it no longer than this, unless it allows past its limit
 }
 
 // The states of a guard in a list.
@@ -258,7 +302,7 @@ func (f *Fleet) List() []Guard {
 		}
 		x := Guard{
 			Name: g.name, Instance: g.instance, Limit: g.limit, Past: g.past, State: StateJoined, At: g.at.Stamp,
-			JoinedAt: g.joined, LastSeen: g.seen, OutBy: g.outBy, OutAt: g.outAt,
+			JoinedAt: g.joined, LastSeen: g.seen, OutBy: g.outBy, OutAt: g.outAt, Bound: f.bound(g),
 		}
 		heard := g.seen
 		if heard.IsZero() {

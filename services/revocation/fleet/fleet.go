@@ -56,6 +56,7 @@ type Fleet struct {
 
 	mu      sync.Mutex
 	guards  map[string]*guard // by instance
+	members uint64            // grows when a guard joins, goes or is judged by another epoch
 	byName  map[string]int
 	waiting map[*guard]struct{} // with a position that this log has not reached yet
 	epoch   uint64
@@ -137,6 +138,7 @@ func (f *Fleet) Restarted() {
 		}
 	}
 	f.first, f.epoch, f.applied = true, 0, nil
+	f.members++
 	f.wake()
 }
 
@@ -191,6 +193,7 @@ func (f *Fleet) newEpoch(s wire.Stored) {
 	f.first = f.epoch == 0 && (f.newest == 0 || f.newest == s.Message.Epoch)
 	f.newest = max(f.newest, s.Message.Epoch)
 	f.epoch, f.begins, f.since = s.Message.Epoch, s.Sequence, here(f.cfg.Now(), time.UnixMilli(s.Time))
+	f.members++
 	for _, g := range f.guards {
 		if g.past != wire.PastAllow && g.last.Epoch < f.epoch {
 			f.remove(g)
@@ -213,6 +216,7 @@ func (f *Fleet) join(s wire.Stored) {
 	if at.Less(g.last) {
 		return
 	}
+	f.members++
 	g.limit, g.past, g.last, g.renewed = time.Duration(m.LimitMS)*time.Millisecond, m.Past, at, when
 	f.wake()
 }
@@ -222,11 +226,13 @@ func (f *Fleet) leave(s wire.Stored) {
 	if g == nil || at.Less(g.last) || !g.out.IsZero() {
 		return
 	}
+	f.members++
 	g.out, g.outBy, g.outAt = at, s.Message.By, here(f.cfg.Now(), time.UnixMilli(s.Time))
 	f.wake()
 }
 
 func (f *Fleet) remove(g *guard) {
+	f.members++
 	delete(f.guards, g.instance)
 	delete(f.waiting, g)
 	if f.byName[g.name]--; f.byName[g.name] <= 0 {
@@ -265,7 +271,9 @@ func (f *Fleet) Heard(name, instance string, at wire.Position) {
 	if at.Seq == 0 {
 		return
 	}
-	g.pending = &heard{at: at, when: now}
+	if g.pending == nil || g.pending.at.Less(at.Stamp) { // what others pass on comes late
+		g.pending = &heard{at: at, when: now}
+	}
 	f.place(g)
 }
 

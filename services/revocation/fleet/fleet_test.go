@@ -15,6 +15,7 @@ import (
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
 )
 
 // world is a fleet beside a log that the test writes. Time is that of synctest.
@@ -393,6 +394,32 @@ func TestGoneTakesOutAllOfItsNames(t *testing.T) {
 	})
 }
 
+func (w *world) lacking(e fleet.Entry, name string, d time.Duration) []fleet.Unconfirmed {
+	w.t.Helper()
+	l, err := w.fleet.Lacking(w.t.Context(), e, name, d)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return l
+}
+
+// Who reads the log again knows no guards at first: nothing is complete by that, and
+// nobody lacks nothing.
+func TestNothingIsCompleteWhileTheLogIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, fleet.Config{})
+		w.join("orders", "o", wire.PastDeny, 15*time.Second)
+		e := w.entry()
+		w.fleet.Restarted()
+		if c := w.fleet.Wait(t.Context(), e, time.Second); c.Complete {
+			t.Error("complete, by who has read nothing")
+		}
+		if l, err := w.fleet.Lacking(t.Context(), e, "", time.Second); problem.KindOf(err) != problem.Unavailable {
+			t.Errorf("%+v, %v; want that it can't tell", l, err)
+		}
+	})
+}
+
 func TestLackingIsAnsweredAsSoonAsNobodyLacksIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, fleet.Config{})
@@ -400,20 +427,20 @@ func TestLackingIsAnsweredAsSoonAsNobodyLacksIt(t *testing.T) {
 		w.join("orders", "o", wire.PastDeny, 15*time.Second)
 		e := w.entry()
 		began := time.Now()
-		if l := w.fleet.Lacking(t.Context(), e, "issuer", 2*time.Second); len(l) != 1 || time.Since(began) != 2*time.Second {
+		if l := w.lacking(e, "issuer", 2*time.Second); len(l) != 1 || time.Since(began) != 2*time.Second {
 			t.Errorf("%+v after %s, want the issuer after all the wait", l, time.Since(began))
 		}
 		time.AfterFunc(time.Second, func() { w.heard("issuer", "i") })
 		began = time.Now()
-		if l := w.fleet.Lacking(t.Context(), e, "issuer", 5*time.Second); len(l) != 0 || time.Since(began) > 2*time.Second {
+		if l := w.lacking(e, "issuer", 5*time.Second); len(l) != 0 || time.Since(began) > 2*time.Second {
 			t.Errorf("%+v after %s, want nobody soon after the issuer was heard", l, time.Since(began))
 		}
-		if l := w.fleet.Lacking(t.Context(), e, "", 0); len(l) != 1 || l[0].Instance != "o" {
+		if l := w.lacking(e, "", 0); len(l) != 1 || l[0].Instance != "o" {
 			t.Errorf("of all names: %+v, want o", l)
 		}
 		// A fence does not end a lack: what a key waits for is that it was applied.
 		time.Sleep(time.Minute)
-		if l := w.fleet.Lacking(t.Context(), e, "", 0); len(l) != 1 {
+		if l := w.lacking(e, "", 0); len(l) != 1 {
 			t.Errorf("past its fence: %+v, want o still", l)
 		}
 	})

@@ -33,6 +33,9 @@ type Log interface {
 type Config struct {
 	Now func() time.Time // default time.Now
 	Log *zap.Logger      // nil: none
+	// From tells from where in the log on entries are of a tenant, and not of an earlier one
+	// of its name; problem.NotFound: there is none of the name. nil: all are.
+	From func(ctx context.Context, tenant string) (revoke.Stamp, error)
 }
 
 // retry is how long a round waits for what it has committed to be applied, or

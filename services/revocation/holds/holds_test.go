@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -21,6 +22,7 @@ import (
 	"github.com/quash-project/quash/shared/engine/enginetest"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
 )
 
 // world is a real log, and replicas whose keepers have a clock that the test moves.
@@ -29,6 +31,7 @@ type world struct {
 	nats *enginetest.NATSServer
 	off  atomic.Int64
 	log  *ledger.Ledger // of the newest replica
+	from func(tenant string) (revoke.Stamp, error)
 }
 
 type replica struct {
@@ -47,7 +50,13 @@ func (w *world) replica() *replica {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	k := New(l, Config{Log: log, Now: func() time.Time { return time.Now().Add(time.Duration(w.off.Load())) }})
+	from := func(_ context.Context, tenant string) (revoke.Stamp, error) {
+		if w.from == nil {
+			return revoke.Stamp{}, nil
+		}
+		return w.from(tenant)
+	}
+	k := New(l, Config{Log: log, From: from, Now: func() time.Time { return time.Now().Add(time.Duration(w.off.Load())) }})
 	l.Observe(k)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
@@ -191,6 +200,44 @@ func TestHoldWithAnEndIsReleasedAtItsEndByOneEntry(t *testing.T) {
 	}
 	if n != 1 {
 		t.Errorf("two replicas released it %d times", n)
+	}
+}
+
+// A hold that outlives its tenant ends all the same, and tells nothing to the next tenant of
+// that name.
+func TestTheEndOfAHoldIsToldToItsOwnTenant(t *testing.T) {
+	w := newWorld(t)
+	var born atomic.Uint64
+	w.from = func(tenant string) (revoke.Stamp, error) {
+		switch tenant {
+		case "gone":
+			return revoke.Stamp{}, problem.New(problem.NotFound, "there is none")
+		case "unknown":
+			return revoke.Stamp{}, problem.New(problem.Unavailable, "not now")
+		}
+		return revoke.Stamp{Epoch: 1 << 60 * born.Load()}, nil
+	}
+	w.replica()
+	of := func(tenant string) func(*commit.Request) {
+		return func(r *commit.Request) { r.Tenant, r.ForMS = tenant, time.Hour.Milliseconds() }
+	}
+	for _, tenant := range []string{"default", "gone", "unknown"} {
+		w.commit(commit.Hold, "principal:alice", of(tenant))
+	}
+	w.pass(2 * time.Hour)
+	w.settled()
+	born.Store(1)
+	w.commit(commit.Hold, "principal:bob", of("default"))
+	w.pass(2 * time.Hour)
+	w.settled()
+	told := map[string]int{}
+	for _, e := range w.entries("release") {
+		if len(e.Data.Targets) == 1 && (e.Data.Targets[0].ID == "alice" || e.Data.Targets[0].ID == "bob") {
+			told[e.Data.Tenant+" "+e.Data.Targets[0].ID]++
+		}
+	}
+	if want := map[string]int{"default alice": 1, " alice": 1, "unknown alice": 1, " bob": 1}; !maps.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
 	}
 }
 

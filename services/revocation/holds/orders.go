@@ -10,6 +10,7 @@ import (
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
 )
 
 // order is what is to be committed about the holds of one entry.
@@ -102,6 +103,20 @@ func steps(hs []hold, newest revoke.Stamp, now int64) (out []step) {
 	return out
 }
 
+// owner is whose entry the one about a hold is: the tenant's, unless that has been deleted,
+// and another has its name now or none. Then it is the installation's. What can't be told
+// now keeps no hold from its end.
+func (k *Keeper) owner(ctx context.Context, tenant string, at revoke.Stamp) string {
+	if k.cfg.From == nil || tenant == "" {
+		return tenant
+	}
+	from, err := k.cfg.From(ctx, tenant)
+	if err != nil && problem.KindOf(err) == problem.NotFound || err == nil && at.Less(from) {
+		return ""
+	}
+	return tenant
+}
+
 // carryOut commits an order.
 func (k *Keeper) carryOut(ctx context.Context, o order) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
@@ -110,7 +125,7 @@ func (k *Keeper) carryOut(ctx context.Context, o order) error {
 	do := ledger.HoldOrder{Op: o.op, Holds: o.holds, Copy: at, Reason: reason(o)}
 	switch ev, err := k.log.EventAt(ctx, o.copy); {
 	case err == nil:
-		do.Tenant = ev.Data.Tenant
+		do.Tenant = k.owner(ctx, ev.Data.Tenant, at)
 		do.Known = known(ev)
 	case !errors.Is(err, ledger.ErrNoMessage):
 		return fmt.Errorf("read the hold at %s: %w", at, err)

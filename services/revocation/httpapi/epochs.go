@@ -22,6 +22,7 @@ type Epoch struct {
 }
 
 type epochInput struct {
+	frame.Idempotent
 	Body struct {
 		Reason   string `json:"reason" doc:"why, for the audit"`
 		BackupAt string `json:"backup_at,omitempty" doc:"when the backup was made that was restored, as RFC 3339 writes it; by default that is taken from the last silence of the log"`

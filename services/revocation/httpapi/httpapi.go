@@ -23,8 +23,10 @@ type Redis func() RedisStatus
 
 // Register adds the operations to an API.
 func Register(a *frame.API, s *revocation.Service, feed *revocation.Feed, redis Redis) {
-	h := &handlers{s: s, feed: feed, redis: redis}
+	h := &handlers{s: s, feed: feed, redis: redis, pages: frame.OpenPages()}
 	h.revocations(a)
+	h.pending(a)
+	h.previews(a)
 	h.fleet(a)
 	h.epochs(a)
 	h.decisions(a)
@@ -35,23 +37,24 @@ type handlers struct {
 	s     *revocation.Service
 	feed  *revocation.Feed
 	redis Redis
+	pages frame.Pages
 }
 
 func caller(ctx context.Context) revocation.Caller {
 	c := frame.CallerOf(ctx)
-	return revocation.Caller{Actor: c.Actor(), ID: c.Subject + "\x1f" + c.Client, Tenant: c.Tenant}
+	return revocation.Caller{Actor: c.Actor(), ID: c.Subject + "\x1f" + c.Client, Tenant: c.Tenant, Subject: c.Subject, Targets: c.Targets, Request: frame.RequestID(ctx)}
 }
 
 // Confirmed is a guard that has applied the entry.
 type Confirmed struct {
-	Name     string     `json:"name"`
+	Name     string     `json:"name" doc:"of the resource server; empty for a tenant other than the installation's own"`
 	Instance string     `json:"instance"`
 	At       frame.Time `json:"at" doc:"when the service heard so"`
 }
 
 // Unconfirmed is a guard that is not known to have applied it.
 type Unconfirmed struct {
-	Name     string      `json:"name"`
+	Name     string      `json:"name" doc:"of the resource server; empty for a tenant other than the installation's own"`
 	Instance string      `json:"instance"`
 	FencedBy *frame.Time `json:"fenced_by,omitempty" doc:"from when it refuses by itself, by the clock of the service that answers"`
 	Open     bool        `json:"open,omitempty" doc:"it allows past its limit: nothing bounds it"`
@@ -73,7 +76,12 @@ type Entry struct {
 	Issuer      string        `json:"issuer,omitempty" doc:"of the targets, if it is not your tenant's own"`
 	Targets     []string      `json:"targets"`
 	Reason      string        `json:"reason"`
+	Code        string        `json:"code,omitempty" doc:"the reason in a word"`
 	Actor       string        `json:"actor"`
+	Incident    string        `json:"incident,omitempty" doc:"under which it was done"`
+	NotGathered string        `json:"not_gathered,omitempty" doc:"in the answer to what names an incident: why it is not known to be in its notebook. It is committed all the same"`
+	ApprovedBy  string        `json:"approved_by,omitempty" doc:"the second person, where there was one"`
+	BreakGlass  bool          `json:"break_glass,omitempty" doc:"no second person was waited for, or the break-glass identity did it"`
 	Confirmed   []Confirmed   `json:"confirmed"`
 	Unconfirmed []Unconfirmed `json:"unconfirmed"`
 	Redis       *RedisView    `json:"redis" doc:"null where there is no Redis view"`
@@ -81,15 +89,16 @@ type Entry struct {
 }
 
 // TransformSchema is for huma.
-func (Entry) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return frame.OrNull(s, "redis")
+func (Entry) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
+	return frame.OrNull(r, s, "redis")
 }
 
 // EntryOf writes an entry as the API does.
 func EntryOf(e revocation.Entry) Entry {
 	out := Entry{
 		ID: e.ID, Epoch: e.At.Epoch, Sequence: e.At.Seq, CommittedAt: frame.Time(e.CommittedAt), Op: e.Op,
-		Issuer: e.Issuer, Targets: e.Targets, Reason: e.Reason, Actor: e.Actor, Complete: e.Complete,
+		Issuer: e.Issuer, Targets: e.Targets, Reason: e.Reason, Code: e.Code, Actor: e.Actor, Complete: e.Complete, Incident: e.Incident, NotGathered: e.NotGathered,
+		ApprovedBy: e.ApprovedBy, BreakGlass: e.BreakGlass,
 		Confirmed: make([]Confirmed, 0, len(e.Confirmed)), Unconfirmed: make([]Unconfirmed, 0, len(e.Unconfirmed)),
 	}
 	for _, c := range e.Confirmed {
@@ -104,6 +113,22 @@ func EntryOf(e revocation.Entry) Entry {
 	return out
 }
 
+// EntryFor writes an entry as the caller may see it. Guards serve all tenants, so that their
+// names are nothing that one tenant should learn: they can tell of others.
+func EntryFor(who frame.Caller, home string, e revocation.Entry) Entry {
+	out := EntryOf(e)
+	if who.Tenant == home {
+		return out
+	}
+	for i := range out.Confirmed {
+		out.Confirmed[i].Name = ""
+	}
+	for i := range out.Unconfirmed {
+		out.Unconfirmed[i].Name = ""
+	}
+	return out
+}
+
 // instant is nil for no time.
 func instant(t time.Time) *frame.Time {
 	if t.IsZero() {
@@ -114,7 +139,7 @@ func instant(t time.Time) *frame.Time {
 }
 
 type revokeInput struct {
-	Key  string `header:"Idempotency-Key" maxLength:"512" doc:"the same key, the same revocation: repeat with it when the outcome is unknown"`
+	Key  string `header:"Idempotency-Key" maxLength:"512" doc:"the same key of the same caller, the same revocation, for as long as its entry lives in the log (an hour at least): repeat with it when the outcome is unknown. Another request under it is refused (409)"`
 	Wait string `query:"wait" doc:"wait so long for confirmations, as in 5s; 1m at most"`
 	Body Commit
 }
@@ -126,8 +151,16 @@ type Commit struct {
 	Reason  string   `json:"reason" doc:"why, for the audit"`
 	For     string   `json:"for,omitempty" doc:"of a hold: its end, as in 2h"`
 	Then    string   `json:"then,omitempty" doc:"what comes at the end of a hold: release (default) or revoke"`
+	Of      string   `json:"of,omitempty" maxLength:"100" doc:"of a release: the id of the hold that it ends, and newer holds of the targets stay; by default whatever holds them ends"`
 	Issuer  string   `json:"issuer,omitempty" doc:"short name; your tenant's own by default"`
 	Tenant  string   `json:"tenant,omitempty" doc:"your own, by default"`
+	Code    string   `json:"code,omitempty" enum:"unspecified,keyCompromise,affiliationChanged,superseded,cessationOfOperation,privilegeWithdrawn,credential-compromise,account-disabled,account-purged,hijacking,session-revoked,credential-change,device-compliance-change,assurance-level-change,risk-level-change" doc:"why, in a word of RFC 5280, RISC or CAEP"`
+	Plan    string   `json:"plan,omitempty" maxLength:"100" doc:"of a preview: refused (409) when this is not what was shown, or would hit more"`
+	// Incident stands in the entry itself.
+	Incident string `json:"incident,omitempty" maxLength:"100" doc:"under which it is done: an open one of your tenant. Where the notebooks can't be read it is committed all the same"`
+
+	BreakGlass bool       `json:"break_glass,omitempty" doc:"of a revocation or hold: cut at once where a second person would have to agree. It is loud: in the receipt, the audit, the log and the metrics"`
+	Whole      *WholePart `json:"whole,omitempty" doc:"of what this is a part, if it is more than one request"`
 }
 
 type entryOutput struct {
@@ -146,9 +179,7 @@ func (h *handlers) revocations(a *frame.API) {
 		Summary: "Revoke, hold or release up to 1,000 targets; answered when it is durable", DefaultStatus: http.StatusCreated,
 		MaxBodyBytes: frame.MaxBulkBody, Errors: []int{http.StatusConflict},
 	}
-	// 200: this request had been answered before.
-	bulk = frame.Also(frame.Timeout(bulk, revocation.MaxWait+frame.Deadline), http.StatusOK)
-	frame.Register(a, bulk, rights.Revoke, h.commit)
+	frame.Register(a, answers(a, frame.Timeout(bulk, revocation.MaxWait+frame.Deadline)), rights.Revoke, h.commit)
 	find := huma.Operation{
 		OperationID: "getRevocation", Method: http.MethodGet, Path: "/v1/revocations/{id}", Tags: []string{"revocations"},
 		Summary: "How far a revocation has come", Errors: []int{http.StatusNotFound},
@@ -159,8 +190,17 @@ func (h *handlers) revocations(a *frame.API) {
 // Request is what a committer asks for; it is checked by what it becomes.
 func (c Commit) Request(key string) (revocation.Request, error) {
 	r := revocation.Request{
-		Op: commit.Op(c.Op), Targets: c.Targets, Reason: c.Reason, Then: c.Then,
-		Issuer: c.Issuer, Tenant: c.Tenant, Key: key,
+		Op: commit.Op(c.Op), Targets: c.Targets, Reason: c.Reason, Code: c.Code, Then: c.Then, Plan: c.Plan, Incident: c.Incident,
+		Issuer: c.Issuer, Tenant: c.Tenant, Key: key, BreakGlass: c.BreakGlass, Of: c.Of,
+	}
+	if c.Whole != nil {
+		r.Whole = revocation.Whole{ID: c.Whole.ID, Targets: c.Whole.Targets}
+		if err := revoke.CheckID("whole.id", c.Whole.ID); err != nil {
+			return r, problem.FieldError("whole.id", "%v", err)
+		}
+		if err := problem.NoSecret("whole.id", c.Whole.ID); err != nil {
+			return r, err
+		}
 	}
 	if c.For != "" {
 		d, err := time.ParseDuration(c.For)
@@ -183,7 +223,7 @@ func wait(text string) (time.Duration, error) {
 	return d, nil
 }
 
-func (h *handlers) commit(ctx context.Context, in *revokeInput) (*entryOutput, error) {
+func (h *handlers) commit(ctx context.Context, in *revokeInput) (*committed, error) {
 	d, err := wait(in.Wait)
 	if err != nil {
 		return nil, err
@@ -192,15 +232,18 @@ func (h *handlers) commit(ctx context.Context, in *revokeInput) (*entryOutput, e
 	if err != nil {
 		return nil, err
 	}
-	e, err := h.s.Commit(ctx, caller(ctx), r, d)
+	e, p, err := h.s.Ask(ctx, caller(ctx), r, d)
 	if err != nil {
 		return nil, err
+	}
+	if p != nil {
+		return &committed{Status: http.StatusAccepted, Location: "/v1/pending/" + p.ID, Body: PutOff{PendingOf(p, h.s.Now())}}, nil
 	}
 	status := http.StatusCreated
 	if e.Repeated {
 		status = http.StatusOK
 	}
-	return &entryOutput{Status: status, Body: EntryOf(e)}, nil
+	return &committed{Status: status, Body: EntryFor(frame.CallerOf(ctx), h.s.Home, e)}, nil
 }
 
 func (h *handlers) find(ctx context.Context, in *findInput) (*entryOutput, error) {
@@ -212,7 +255,7 @@ func (h *handlers) find(ctx context.Context, in *findInput) (*entryOutput, error
 	if err != nil {
 		return nil, err
 	}
-	return &entryOutput{Status: http.StatusOK, Body: EntryOf(e)}, nil
+	return &entryOutput{Status: http.StatusOK, Body: EntryFor(frame.CallerOf(ctx), h.s.Home, e)}, nil
 }
 
 // Place is a position in the log.
@@ -257,13 +300,17 @@ type Fleet struct {
 }
 
 // TransformSchema is for huma.
-func (Fleet) TransformSchema(_ huma.Registry, s *huma.Schema) *huma.Schema {
-	return frame.OrNull(s, "redis")
+func (Fleet) TransformSchema(r huma.Registry, s *huma.Schema) *huma.Schema {
+	return frame.OrNull(r, s, "redis")
 }
 
-type fleetOutput struct{ Body Fleet }
+type (
+	fleetInput  struct{ frame.Page }
+	fleetOutput struct{ Body Fleet }
+)
 
 type outInput struct {
+	frame.Idempotent
 	Instance string `path:"instance" maxLength:"64"`
 	Body     struct {
 		Reason string `json:"reason,omitempty" doc:"why, for the audit"`
@@ -282,11 +329,12 @@ func (h *handlers) fleet(a *frame.API) {
 	frame.Register(a, huma.Operation{
 		OperationID: "listFleet", Method: http.MethodGet, Path: "/v1/fleet", Tags: []string{"fleet"},
 		Summary: "All guards: where they are, and what bounds them",
-	}, rights.FleetRead, func(context.Context, *struct{}) (*fleetOutput, error) {
+	}, rights.FleetRead, func(ctx context.Context, in *fleetInput) (*fleetOutput, error) {
 		if err := h.s.Ledger.Ready(); err != nil {
 			return nil, err
 		}
-		return &fleetOutput{h.list()}, nil
+		f, err := h.list(ctx, in.Page)
+		return &fleetOutput{f}, err
 	})
 	frame.Register(a, huma.Operation{
 		OperationID: "declareOut", Method: http.MethodPost, Path: "/v1/fleet/{instance}/out", Tags: []string{"fleet"},
@@ -294,18 +342,22 @@ func (h *handlers) fleet(a *frame.API) {
 	}, rights.FleetWrite, h.out)
 }
 
-func (h *handlers) list() Fleet {
-	guards := h.s.Fleet.List()
+func (h *handlers) list(ctx context.Context, p frame.Page) (Fleet, error) {
+	byName := func(g *fleet.Guard) string { return g.Name + "/" + g.Instance }
+	guards, next, err := frame.Paginate(h.pages, frame.QuestionOf(ctx, "fleet", nil), h.s.Fleet.List(), p, byName)
+	if err != nil {
+		return Fleet{}, err
+	}
 	items := make([]Guard, 0, len(guards))
 	for _, g := range guards {
 		items = append(items, guardOf(g))
 	}
-	f := Fleet{List: frame.ListOf(items, ""), Head: place(h.s.Ledger.Head().Stamp)}
+	f := Fleet{List: frame.ListOf(items, next), Head: place(h.s.Ledger.Head().Stamp)}
 	if h.redis != nil {
 		r := h.redis()
 		f.Redis = &r
 	}
-	return f
+	return f, nil
 }
 
 func guardOf(g fleet.Guard) Guard {

@@ -2,9 +2,12 @@ package ledger
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -101,7 +104,7 @@ func (l *Ledger) commitEntry(ctx context.Context, p *plan, o outgoing) (commit.A
 		switch {
 		case err == nil:
 			l.ticks.soon()
-			a := commit.Answer{ID: p.id, Epoch: pos.Epoch, Sequence: pos.Seq, CommittedAt: o.message.At}
+			a := commit.Answer{ID: p.id, Epoch: pos.Epoch, Sequence: pos.Seq, CommittedAt: o.message.At, Incident: p.req.Incident}
 			l.known.keep(p.id, knownEntry{p.digest, a, o.message.Until})
 			return a, nil
 		case errors.As(err, &exists):
@@ -153,6 +156,7 @@ func (l *Ledger) answerOf(p *plan, first raw, own string) (commit.Answer, error)
 	l.sawAck(at, first.stored.Message)
 	return commit.Answer{
 		ID: p.id, Epoch: at.Epoch, Sequence: at.Seq, CommittedAt: first.stored.Message.At, Repeated: first.stored.Message.ID != own,
+		Incident: e.Data.Incident,
 	}, nil
 }
 
@@ -201,7 +205,13 @@ func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bo
 	if err := l.Fresh(ctx); err != nil {
 		return true, a, err
 	}
-	if m.Release = l.heldOf(p.keys); len(m.Release) > 0 {
+	newest := latest
+	if p.req.Of != "" {
+		if newest, err = l.hold(ctx, p); err != nil {
+			return true, a, err
+		}
+	}
+	if m.Release = l.heldOf(p.keys, newest); len(m.Release) > 0 {
 		return false, a, nil
 	}
 	first, err := l.getLast(ctx, wire.LogEntry+p.id)
@@ -212,16 +222,40 @@ func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bo
 	case !errors.Is(err, ErrNoMessage):
 		return true, a, problem.Wrap(problem.Unavailable, err, "the log can't be read now; nothing was done, try again")
 	}
+	if p.req.Of != "" {
+		return true, a, problem.New(problem.Conflict, "none of the targets is held by that hold any more: it has ended, or a newer one holds them")
+	}
 	return true, a, problem.New(problem.Conflict, "none of the targets is held: there is nothing to release")
 }
 
-// heldOf returns which of the keys are held, with the position that a release
-// has to name.
-func (l *Ledger) heldOf(keys []revoke.Key) map[revoke.Key]revoke.Stamp {
+// latest is at or after every hold.
+var latest = revoke.Stamp{Epoch: math.MaxUint64, Seq: math.MaxUint64}
+
+// hold returns where the hold stands that a release is of.
+func (l *Ledger) hold(ctx context.Context, p *plan) (revoke.Stamp, error) {
+	missing := problem.FieldError("of", "%.60q is no hold of this tenant, or it has ended with all that it could hit", p.req.Of)
+	if b, err := base64.RawURLEncoding.Strict().DecodeString(p.req.Of); err != nil || len(b) != sha256.Size {
+		return revoke.Stamp{}, missing
+	}
+	e, s, err := l.Find(ctx, p.req.Of)
+	switch {
+	case errors.Is(err, ErrNoMessage):
+		return revoke.Stamp{}, missing
+	case err != nil:
+		return revoke.Stamp{}, problem.Wrap(problem.Unavailable, err, "the log can't be read now; nothing was done, try again")
+	case e.Data.Tenant != p.req.Tenant || e.Data.Op != string(commit.Hold):
+		return revoke.Stamp{}, missing
+	}
+	return s.Position().Stamp, nil
+}
+
+// heldOf returns which of the keys are held, by no hold after newest, with the position
+// that a release has to name.
+func (l *Ledger) heldOf(keys []revoke.Key, newest revoke.Stamp) map[revoke.Key]revoke.Stamp {
 	epochs := l.view.Epochs()
 	out := map[revoke.Key]revoke.Stamp{}
 	for _, k := range keys {
-		if s := l.view.State(k); epochs.Clamp(s.Released).Less(s.Held) {
+		if s := l.view.State(k); epochs.Clamp(s.Released).Less(s.Held) && !newest.Less(s.Held) {
 			out[k] = l.released(s.Held)
 		}
 	}

@@ -2,8 +2,11 @@ package ledger
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -73,11 +76,19 @@ func (l *Ledger) ownProof(why string) proof {
 // wentBack tells Run that the log went back, as this service itself saw.
 func (l *Ledger) wentBack(why string) { l.tell(l.ownProof(why)) }
 
-func (l *Ledger) doubts(epoch uint64) bool { return epoch != 0 && l.doubt.Load() == epoch }
+func (l *Ledger) doubts(epoch uint64) bool { return l.whyDoubted(epoch) != "" }
+
+// whyDoubted says why an epoch is doubted, empty if it is not.
+func (l *Ledger) whyDoubted(epoch uint64) string {
+	if d := l.doubt.Load(); d != nil && d.epoch == epoch {
+		return d.why
+	}
+	return ""
+}
 
 func (l *Ledger) tell(p proof) {
-	if p.by == ownName {
-		l.doubt.Store(p.epoch)
+	if p.by == ownName && p.epoch == l.Epoch() { // one that comes late says nothing of the next
+		l.doubt.Store(&doubt{p.epoch, p.why})
 	}
 	select {
 	case l.proofs <- p:
@@ -140,7 +151,10 @@ func (l *Ledger) firstEpoch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	number := max(uint64(l.cfg.Now().UnixMilli()), former+1)
+	number, err := l.numberAbove(former)
+	if err != nil {
+		return err
+	}
 	err = l.publishEpoch(ctx, newEpochMessage(number, revoke.Stamp{}, false), 0, ownName, "the log is new")
 	var exists errExists
 	if errors.As(err, &exists) {
@@ -149,15 +163,23 @@ func (l *Ledger) firstEpoch(ctx context.Context) error {
 	return err
 }
 
+// latestEpoch is the highest number that is believed to be one of an epoch.
+func (l *Ledger) latestEpoch() uint64 { return uint64(l.cfg.Now().Add(maxAhead).UnixMilli()) }
+
+// newestEpoch is the highest one that a state names.
+func newestEpoch(s revoke.State) uint64 {
+	return max(s.Cut.Epoch, s.Held.Epoch, s.Released.Epoch)
+}
+
 // formerEpoch is the newest that Redis remembers, 0 for none. Without Redis, where
 // there should be one, nobody knows what an empty log has lost.
 func (l *Ledger) formerEpoch(ctx context.Context) (newest uint64, err error) {
 	if l.cfg.Remembered == nil {
 		return 0, nil
 	}
-	most := uint64(l.cfg.Now().Add(maxAhead).UnixMilli())
+	most := l.latestEpoch()
 	err = l.cfg.Remembered(ctx, func(_ revoke.Key, s revoke.State) bool {
-		if e := max(s.Cut.Epoch, s.Held.Epoch, s.Released.Epoch); e <= most {
+		if e := newestEpoch(s); e <= most {
 			newest = max(newest, e)
 		}
 		return ctx.Err() == nil
@@ -166,6 +188,21 @@ func (l *Ledger) formerEpoch(ctx context.Context) (newest uint64, err error) {
 		return 0, fmt.Errorf("the log is empty, and what Redis may remember of a former one can't be read: %w", err)
 	}
 	return newest, ctx.Err()
+}
+
+// numberAbove returns the number of an epoch after a known one: the time, in
+// milliseconds. Where a clock is behind what is known it is by chance, within 66 s: the log may lose
+// that epoch as well, and who begins the next has not heard of it. Two histories under
+// one number could not be told apart.
+func (l *Ledger) numberAbove(known uint64) (uint64, error) {
+	if now := uint64(l.cfg.Now().UnixMilli()); now > known {
+		return now, nil
+	}
+	var b [2]byte
+	if _, err := io.ReadFull(l.cfg.Rand, b[:]); err != nil {
+		return 0, fmt.Errorf("number of an epoch: %w", err)
+	}
+	return known + 1 + uint64(binary.LittleEndian.Uint16(b[:])), nil
 }
 
 func newEpochMessage(number uint64, d revoke.Stamp, restored bool) wire.Message {
@@ -183,9 +220,6 @@ func (l *Ledger) publishEpoch(ctx context.Context, m wire.Message, after uint64,
 	if err != nil {
 		return err
 	}
-	l.mu.Lock()
-	l.seen = 0 // whatever sequence it gets
-	l.mu.Unlock()
 	_, err = l.publish(ctx, outgoing{subject: wire.LogEpoch, message: m, body: body, expect: &after})
 	return err
 }
@@ -194,6 +228,7 @@ func (l *Ledger) publishEpoch(ctx context.Context, m wire.Message, after uint64,
 // with the proof, says so in the epoch's message, reads everything again and
 // commits again what the log lacks.
 func (l *Ledger) newEpoch(ctx context.Context, p proof) error {
+	l.connection()
 	if err := l.setUpStream(ctx); err != nil { // it may be gone altogether
 		return err
 	}
@@ -213,20 +248,30 @@ func (l *Ledger) newEpoch(ctx context.Context, p proof) error {
 	if err != nil {
 		return err
 	}
-	known := max(p.epoch, p.shown, l.view.Epochs().Current().Number, last.stored.Message.Epoch)
-	number := max(uint64(l.cfg.Now().UnixMilli()), known+1)
+	known := max(p.epoch, p.shown, l.newest, l.view.Epochs().Current().Number, last.stored.Message.Epoch)
+	number, err := l.numberAbove(known)
+	if err != nil {
+		return err
+	}
 	l.log.Error("the log went back; a new epoch begins",
 		zap.String("why", p.why), zap.String("by", p.by), zap.Uint64("epoch", number), zap.Stringer("shared", d))
 	actor, why := ownName, fmt.Sprintf("the log went back, noticed by %s: %s", p.by, p.why)
 	if p.order != nil {
 		actor, why = p.order.Actor, p.order.Reason
 	}
-	err = l.publishEpoch(ctx, newEpochMessage(number, d, p.order != nil), last.seq, actor, why)
+	restored := p.order != nil || l.lostRestore(last.stored.Message.Epoch)
+	err = l.publishEpoch(ctx, newEpochMessage(number, d, restored), last.seq, actor, why)
 	var exists errExists
 	if err != nil && !errors.As(err, &exists) {
 		return err // also when the outcome is unknown: the next try finds its message there
 	}
 	return l.adopt(ctx)
+}
+
+// lostRestore reports whether an epoch above the log's newest was begun by a restore: what
+// that made void stays void in the epoch that takes its place.
+func (l *Ledger) lostRestore(newest uint64) bool {
+	return slices.ContainsFunc(l.view.Epochs(), func(e revoke.Epoch) bool { return e.Restore && e.Number > newest })
 }
 
 // shared returns the newest of the positions that the log has, else the zero stamp.
@@ -268,12 +313,18 @@ func (l *Ledger) adopt(ctx context.Context) error {
 		return err
 	}
 	// The log is read after Redis was: what it lacks then, it lacks.
-	h, err := l.reload(ctx)
-	if err != nil {
+	if err := l.readWhole(ctx); err != nil {
 		return err
 	}
+	if l.owed == nil {
+		return nil // another epoch was among what was read, and adopting it did all of this
+	}
+	if err := l.aboveLog(l.owed); err != nil {
+		return err
+	}
+	l.view.SettleEpochs(l.own.view.Epochs())
 	l.whole.forget()
-	if err := l.recommit(ctx, l.owed, h.view); err != nil {
+	if err := l.recommit(ctx, l.owed); err != nil {
 		return err
 	}
 	tick, err := l.commitTick(ctx)
@@ -283,7 +334,7 @@ func (l *Ledger) adopt(ctx context.Context) error {
 	if err := l.readOn(ctx, tick.Seq); err != nil {
 		return err
 	}
-	l.owed = nil
+	l.owed, l.own = nil, nil
 	l.ready()
 	l.log.Warn("a new epoch stands", zap.Uint64("epoch", l.Epoch()), zap.Stringer("head", l.Head().Stamp))
 	return nil

@@ -76,39 +76,12 @@ func (l *Ledger) Run(ctx context.Context) error {
 	}
 }
 
-// vanished reports whether the stream was deleted. One that only has no leader
-// now answers otherwise, or not at all.
-func (l *Ledger) vanished(ctx context.Context) bool {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
-	defer cancel()
-	return l.broker.Gone(ctx)
-}
-
 func (l *Ledger) again(ctx context.Context, what string) {
 	l.notReady("%s", what)
 	if l.untilDone(ctx, what, l.resync) && l.unlooked {
 		l.unlooked = false
 		l.lookBackLater(ctx)
 	}
-}
-
-// untilDone tries until it is done (true) or ctx ends.
-func (l *Ledger) untilDone(ctx context.Context, what string, fn func(context.Context) error) bool {
-	for try := 0; ctx.Err() == nil; try++ {
-		tryCtx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-		err := fn(tryCtx)
-		cancel()
-		if err == nil {
-			return true
-		}
-		if ctx.Err() != nil {
-			break
-		}
-		l.notReady("it waits to %s: %s", what, err)
-		l.log.Warn("waiting to "+what, zap.Error(err), zap.Int("try", try))
-		pause(ctx, min(time.Duration(try+1)*100*time.Millisecond, 2*time.Second))
-	}
-	return false
 }
 
 // start reads the whole log for the first time, and begins the first epoch if
@@ -124,6 +97,10 @@ func (l *Ledger) start(ctx context.Context) error {
 	}
 	if err := l.finishEpoch(ctx); err != nil {
 		return err
+	}
+	if l.own != nil {
+		l.view.SettleEpochs(l.own.view.Epochs())
+		l.own = nil
 	}
 	l.ready()
 	l.log.Info("the log has been read", zap.Stringer("head", l.Head().Stamp), zap.Int("targets", l.view.Len()))
@@ -141,7 +118,7 @@ func (l *Ledger) readFirst(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := l.reload(ctx); err != nil {
+	if err := l.reload(ctx); err != nil {
 		return err
 	}
 	if why := l.foundHole(); why != "" {
@@ -162,12 +139,10 @@ func (l *Ledger) resync(ctx context.Context) error {
 // catchUp reads what came after the head, if the log still has that very message;
 // otherwise the log went back.
 func (l *Ledger) catchUp(ctx context.Context) error {
-	if is := l.broker.Reconnects(); is != l.connections {
-		l.connections, l.unlooked = is, true
-	}
+	l.connection()
 	l.drain()
-	if l.doubts(l.Epoch()) { // also when the epoch was not adopted altogether yet
-		return l.newEpoch(ctx, l.ownProof("this service has seen that the log went back"))
+	if why := l.whyDoubted(l.Epoch()); why != "" { // also when the epoch was not adopted altogether yet
+		return l.newEpoch(ctx, l.ownProof(why))
 	}
 	if l.owed != nil {
 		return l.adopt(ctx)
@@ -185,7 +160,7 @@ func (l *Ledger) catchUp(ctx context.Context) error {
 	if !same {
 		return l.newEpoch(ctx, l.ownProof("the log does not have this service's newest messages"))
 	}
-	tick, err := l.commitTick(ctx)
+	tick, err := repeating(ctx, l.commitTick)
 	if errors.Is(err, errWentBack) {
 		return l.newEpoch(ctx, l.ownProof("a tick was acknowledged below the head"))
 	}
@@ -199,6 +174,13 @@ func (l *Ledger) catchUp(ctx context.Context) error {
 		return l.newEpoch(ctx, l.ownProof(why))
 	}
 	return nil
+}
+
+// connection notes by which connection everything is read from now on.
+func (l *Ledger) connection() {
+	if is := l.broker.Reconnects(); is != l.connections {
+		l.connections, l.unlooked = is, true
+	}
 }
 
 // drain forgets what the feed has brought: it is read from the log. Messages of
@@ -228,7 +210,7 @@ func (l *Ledger) sameHistory(ctx context.Context) (bool, error) {
 		if i >= 4 && i&(i+1) != 0 {
 			continue
 		}
-		m, err := l.getBySeq(ctx, p.Seq)
+		m, err := repeating(ctx, func(ctx context.Context) (raw, error) { return l.getBySeq(ctx, p.Seq) })
 		switch {
 		case errors.Is(err, ErrNoMessage):
 			continue // it may have ended; or the log ends before it, which the tick tells
@@ -246,7 +228,8 @@ var errReconnected = errors.New("the connection is another one")
 func (l *Ledger) onFeed(ctx context.Context, m *nats.Msg) error {
 	// The client counts a reconnect before it reads anything from the new server,
 	// whose log may be another one.
-	if l.broker.Reconnects() != l.connections {
+	connection := l.connections
+	if l.broker.Reconnects() != connection {
 		return errReconnected
 	}
 	s, err := wire.FromHeader(m.Header)
@@ -269,6 +252,9 @@ func (l *Ledger) onFeed(ctx context.Context, m *nats.Msg) error {
 		defer cancel()
 		if err := l.readOn(readCtx, s.Sequence-1); err != nil {
 			return err
+		}
+		if l.broker.Reconnects() != connection { // and this message is from before
+			return errReconnected
 		}
 		if why := l.foundHole(); why != "" {
 			l.wentBack(why)
@@ -327,8 +313,14 @@ func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 		l.holes = nil
 	}
 	l.here = max(l.here, m.Epoch)
+	if l.own != nil {
+		l.own.take(s)
+	}
 	pos := s.Position()
 	for k, st := range m.States(pos.Stamp) {
+		if l.owed != nil {
+			l.owed.overtaken(k, l.view.State(k), st)
+		}
 		l.view.Merge(k, st)
 	}
 	if e, ok := m.EpochState(); ok {
@@ -338,11 +330,15 @@ func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 	l.ring.add(item{seq: s.Sequence, time: s.Time, epoch: m.Epoch, id: m.ID, raw: rawHeader})
 	l.head, l.headTime = pos, s.Time
 	l.seen = max(l.seen, s.Sequence)
+	another := l.wasAcked(s)
 	switch m.Kind {
 	case wire.KindEntry:
 		l.stamp = l.stamp.Max(pos.Stamp)
 	case wire.KindEpoch:
 		l.stamp = l.stamp.Max(pos.Stamp)
+		if m.Epoch > l.epoch {
+			l.seen, l.acked = s.Sequence, map[uint64]string{}
+		}
 		if m.Epoch >= l.epoch {
 			l.epoch, l.epochSeq = m.Epoch, s.Sequence
 		}
@@ -350,6 +346,9 @@ func (l *Ledger) apply(s wire.Stored, rawHeader string) {
 		l.keepKey(s)
 	}
 	l.mu.Unlock()
+	if another {
+		l.wentBack(fmt.Sprintf("another message than was acknowledged stands at %d", s.Sequence))
+	}
 	if m.Kind == wire.KindTick {
 		l.clock.stored(s)
 	}

@@ -28,7 +28,7 @@ type Ledger struct {
 	state   atomic.Pointer[readiness]
 	// doubt is the epoch in which this service itself saw that the log went back. Its
 	// positions mean something else now, so nothing is answered until the next one.
-	doubt  atomic.Uint64
+	doubt  atomic.Pointer[doubt]
 	proofs chan proof
 	lost   chan struct{} // the broker has no stream for what was published
 	feed   chan *nats.Msg
@@ -40,6 +40,8 @@ type Ledger struct {
 
 	// Owned by Run's goroutine:
 	owed        *memory // what must be committed again
+	own         *fold   // what the log itself says, while that is judged
+	newest      uint64  // the newest epoch that was ever heard of, by Redis too
 	here        uint64  // the epoch of the head
 	connections uint64  // which connection the feed was last whole on
 	holes       []hole  // above the newest epoch
@@ -57,7 +59,10 @@ type Ledger struct {
 	epochSeq uint64        // where its message stands
 	// seen is the highest sequence that was applied or acknowledged in the current
 	// epoch; a commit at or below it shows that the log went back.
-	seen      uint64
+	seen uint64
+	// acked has, by sequence, what was acknowledged in the current epoch and not applied
+	// yet: another message there shows that the log went back.
+	acked     map[uint64]string
 	keys      map[string]wire.Stored
 	changed   chan struct{} // closed when head moves
 	begunAt   time.Time     // when the current epoch was begun or adopted here
@@ -65,6 +70,11 @@ type Ledger struct {
 }
 
 type readiness struct{ err error }
+
+type doubt struct {
+	epoch uint64
+	why   string
+}
 
 // New returns a Ledger; Run makes it work.
 func New(cfg Config) (*Ledger, error) {
@@ -84,7 +94,7 @@ func New(cfg Config) (*Ledger, error) {
 	}
 	l := &Ledger{
 		cfg: cfg, log: cfg.Log.Named("ledger"), broker: broker, replica: replica,
-		view: revoke.NewView(), ring: newRing(cfg.RingSize), keys: map[string]wire.Stored{},
+		view: revoke.NewView(), ring: newRing(cfg.RingSize), keys: map[string]wire.Stored{}, acked: map[uint64]string{},
 		changed: make(chan struct{}), proofs: make(chan proof, 1), lost: make(chan struct{}, 1), feed: make(chan *nats.Msg, 1<<16),
 	}
 	l.clock = clock{now: cfg.Now, log: l.log}
@@ -200,11 +210,34 @@ func (l *Ledger) sawAck(p wire.Position, m wire.Message) {
 	for k, s := range m.States(p.Stamp) {
 		l.view.Merge(k, s)
 	}
+	if l.keepAck(p) {
+		l.wentBack(fmt.Sprintf("another message than was acknowledged stands at %d", p.Seq))
+	}
+}
+
+// keepAck reports whether another message was applied at the place of an acknowledged one.
+func (l *Ledger) keepAck(p wire.Position) (another bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if p.Epoch == l.epoch { // or its sequence is of another history by now
-		l.seen = max(l.seen, p.Seq)
+	if p.Epoch != l.epoch { // its sequence is of another history by now
+		return false
 	}
+	l.seen = max(l.seen, p.Seq)
+	if p.Seq > l.head.Seq {
+		l.acked[p.Seq] = p.ID
+		return false
+	}
+	// The ring may still be that of the history before.
+	it, ok := l.ring.find(p.Seq)
+	return ok && it.epoch == p.Epoch && it.id != p.ID
+}
+
+// wasAcked forgets what was acknowledged at the place of a message that is being applied,
+// and reports whether it was another one. It is called with mu held.
+func (l *Ledger) wasAcked(s wire.Stored) (another bool) {
+	id, ok := l.acked[s.Sequence]
+	delete(l.acked, s.Sequence)
+	return ok && id != s.Message.ID
 }
 
 // current is the epoch, and the highest sequence that was seen in it.

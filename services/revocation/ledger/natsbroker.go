@@ -94,8 +94,10 @@ func (b *natsBroker) get(ctx context.Context, ask map[string]any) (Raw, error) {
 	}
 	m := answer.Message
 	r := Raw{Sequence: m.Seq, Time: m.Time, Data: m.Data}
-	if r.Header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
-		return Raw{}, fmt.Errorf("read the log at %d: %w", m.Seq, err)
+	if len(m.Header) > 0 {
+		if r.Header, err = nats.DecodeHeadersMsg(m.Header); err != nil {
+			return Raw{}, fmt.Errorf("read the log at %d: %w", m.Seq, err)
+		}
 	}
 	return r, nil
 }
@@ -107,7 +109,35 @@ const silence = 5 * time.Second
 
 var errSilent = errors.New("the broker does not bring what it has")
 
+// few is how many messages are read one by one, for less than a consumer costs. A
+// consumer is also made by the leader of the whole cluster, which may have gone with
+// the log's.
+const few = 64
+
 func (b *natsBroker) Read(ctx context.Context, from uint64, yield func(Raw) (bool, error)) error {
+	for range few {
+		one, cancel := context.WithTimeout(ctx, silence)
+		at := from // a question that was overtaken may still be about to be asked
+		r, err := repeating(one, func(ctx context.Context) (Raw, error) {
+			return b.get(ctx, map[string]any{"seq": at, "next_by_subj": ">"})
+		})
+		cancel()
+		if errors.Is(err, ErrNoMessage) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if more, err := yield(r); err != nil || !more {
+			return err
+		}
+		from = r.Sequence + 1
+	}
+	return b.stream(ctx, from, yield)
+}
+
+// stream is Read by a consumer.
+func (b *natsBroker) stream(ctx context.Context, from uint64, yield func(Raw) (bool, error)) error {
 	opening, cancel := context.WithTimeout(ctx, silence)
 	defer cancel()
 	c, err := b.js.OrderedConsumer(opening, wire.Stream, jetstream.OrderedConsumerConfig{

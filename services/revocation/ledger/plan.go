@@ -34,6 +34,13 @@ type plan struct {
 	digest  string
 }
 
+// Check checks a request, and tells by which id its entry will be asked for and by which
+// digest a repetition of it is known.
+func Check(r commit.Request, service string) (id, digest string, err error) {
+	p, err := planOf(r, service)
+	return p.id, p.digest, err
+}
+
 // planOf checks a request and names what is wrong with it.
 func planOf(r commit.Request, service string) (plan, error) {
 	p := plan{service: service, req: r}
@@ -49,11 +56,20 @@ func planOf(r commit.Request, service string) (plan, error) {
 	if err := checkText("reason", r.Reason, maxReason); err != nil {
 		return p, err
 	}
+	if err := commit.CheckCode(r.Code); err != nil {
+		return p, problem.FieldError("code", "%s", err)
+	}
 	if err := checkText("actor", r.Actor, maxActor); err != nil {
 		return p, err
 	}
-	if err := checkEnd(r); err != nil {
+	if err := checkNames(r); err != nil {
 		return p, err
+	}
+	if err := CheckEnd(r); err != nil {
+		return p, err
+	}
+	if r.Of != "" && r.Op != commit.Release {
+		return p, problem.FieldError("of", "only a release is of a hold")
 	}
 	if len(r.Targets) == 0 || len(r.Targets) > wire.MaxTargets {
 		return p, problem.FieldError("targets", "%d targets: want 1 to %d", len(r.Targets), wire.MaxTargets)
@@ -75,6 +91,19 @@ func planOf(r commit.Request, service string) (plan, error) {
 	return p, nil
 }
 
+// checkNames checks what a request names for the audit alone.
+func checkNames(r commit.Request) error {
+	if r.Incident != "" {
+		if err := commit.CheckIncident(r.Incident); err != nil {
+			return problem.FieldError("incident", "%s", err)
+		}
+	}
+	if err := commit.CheckRequestID(r.RequestID); err != nil {
+		return problem.FieldError("request_id", "%s", err)
+	}
+	return nil
+}
+
 func checkText(field, text string, limit int) error {
 	switch {
 	case text == "":
@@ -87,7 +116,8 @@ func checkText(field, text string, limit int) error {
 	return nil
 }
 
-func checkEnd(r commit.Request) error {
+// CheckEnd checks what a request says of the end of a hold.
+func CheckEnd(r commit.Request) error {
 	switch {
 	case r.ForMS != 0 && r.Op != commit.Hold:
 		return problem.FieldError("for", "only a hold has an end; a revocation is final")
@@ -110,7 +140,14 @@ func (p *plan) digestOf() string {
 	for _, k := range keys {
 		all = append(all, k[:]...)
 	}
-	return hashOf("request", string(p.req.Op), string(all), p.req.Reason, fmt.Sprint(p.req.ForMS), p.req.Then, fmt.Sprint(p.req.Record))
+	parts := []string{"request", string(p.req.Op), string(all), p.req.Reason, fmt.Sprint(p.req.ForMS), p.req.Then, fmt.Sprint(p.req.Record)}
+	if p.req.Code != "" { // without one the digest is what it was before there were any
+		parts = append(parts, p.req.Code)
+	}
+	if p.req.Of != "" {
+		parts = append(parts, "of", p.req.Of)
+	}
+	return hashOf(parts...)
 }
 
 // hashOf returns 43 characters of base64url: SHA-256 over the parts, each with
@@ -213,6 +250,7 @@ type EventData struct {
 	Service string        `json:"service"`
 	Actor   string        `json:"actor"`
 	Reason  string        `json:"reason"`
+	Code    string        `json:"code,omitempty"` // the reason in a word
 	Targets []EventTarget `json:"targets,omitempty"`
 	// TargetKeys stand in place of Targets where the ids are not known any more.
 	TargetKeys []revoke.Key `json:"target_keys,omitempty"`
@@ -224,6 +262,15 @@ type EventData struct {
 	KeyID      string       `json:"kid,omitempty"`
 	Digest     string       `json:"digest,omitempty"` // of the request, to tell a repetition
 	Entry      string       `json:"entry,omitempty"`  // the id under which the entry is asked for
+	Incident   string       `json:"incident,omitempty"`
+	Request    string       `json:"request,omitempty"`     // the id of the request that led to it
+	ApprovedBy string       `json:"approved_by,omitempty"` // the second person, where there was one
+	BreakGlass bool         `json:"break_glass,omitempty"` // no second person, or no token, was waited for
+}
+
+// Canary reports whether it is about a canary alone, which is of nobody.
+func (d *EventData) Canary() bool {
+	return len(d.Targets) == 1 && len(d.TargetKeys) == 0 && commit.IsCanary(d.Service, commit.Op(d.Op), []commit.Target{commit.Target(d.Targets[0])})
 }
 
 // EventTarget is a target as a person reads it.
@@ -248,8 +295,10 @@ func newEvent(m wire.Message, at time.Time, d EventData) ([]byte, error) {
 
 func (p *plan) event(m wire.Message, now time.Time) ([]byte, error) {
 	d := EventData{
-		Op: string(p.req.Op), Tenant: p.req.Tenant, Service: p.service, Actor: p.req.Actor, Reason: p.req.Reason,
+		Op: string(p.req.Op), Tenant: p.req.Tenant, Service: p.service, Actor: p.req.Actor, Reason: p.req.Reason, Code: p.req.Code,
 		ForMS: p.req.ForMS, Then: m.Then, Record: p.req.Record, Digest: p.digest, Entry: p.id,
+		Incident: p.req.Incident, Request: p.req.RequestID,
+		ApprovedBy: p.req.ApprovedBy, BreakGlass: p.req.BreakGlass,
 		Targets: make([]EventTarget, len(p.targets)),
 	}
 	for i, t := range p.targets {

@@ -2,7 +2,10 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
@@ -24,9 +27,13 @@ func (l *Ledger) readOn(ctx context.Context, upTo uint64) error {
 }
 
 // read yields the messages from a sequence to another, headers only. It ends when
-// upTo was reached, or the log's end is before it.
+// upTo was reached, or the log's end is before it. On another connection than the one
+// that the head was read by, the log may be another one: then it is an error.
 func (l *Ledger) read(ctx context.Context, from, upTo uint64, yield func(wire.Stored, string) error) error {
 	err := l.broker.Read(ctx, from, func(r Raw) (bool, error) {
+		if l.broker.Reconnects() != l.connections {
+			return false, errReconnected
+		}
 		if r.Sequence > upTo {
 			return false, nil
 		}
@@ -37,28 +44,67 @@ func (l *Ledger) read(ctx context.Context, from, upTo uint64, yield func(wire.St
 		}
 		return r.Sequence < upTo, yield(s, r.Header.Get(wire.Header))
 	})
+	if err == nil && l.broker.Reconnects() != l.connections {
+		err = errReconnected // and its end is that of another one
+	}
 	if err != nil {
 		return fmt.Errorf("read the log from %d: %w", from, err)
 	}
 	return nil
 }
 
-// history is what a read of the whole log has shown.
-type history struct {
-	view     *revoke.View
-	epochSeq uint64 // where the newest epoch message stands; 0: none
-	epoch    uint64
+// readWhole reads what the log itself says into l.own, up to a tick asked for now. It
+// goes on where a try before this one ended: to forget what that has read would be to
+// miss that the log has lost it since.
+func (l *Ledger) readWhole(ctx context.Context) error {
+	e, err := l.getLast(ctx, wire.LogEpoch)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if err = l.setUpStream(ctx); err == nil {
+			e, err = l.getLast(ctx, wire.LogEpoch)
+		}
+	}
+	if errors.Is(err, ErrNoMessage) {
+		l.wentBack("the log has no epoch any more")
+		return errWentBack
+	}
+	if err != nil {
+		return fmt.Errorf("the log's epoch: %w", err)
+	}
+	here := e.err == nil && e.stored.Message.Kind == wire.KindEpoch && e.stored.Message.Epoch == l.Epoch()
+	if l.own == nil || !here {
+		return l.reload(ctx)
+	}
+	same, err := l.sameHistory(ctx)
+	if err != nil {
+		return err
+	}
+	if !same {
+		l.wentBack("the log does not have what was read for the new epoch")
+		return errWentBack
+	}
+	tick, err := l.commitTick(ctx)
+	if err != nil {
+		return err
+	}
+	if err := l.readOn(ctx, tick.Seq); err != nil {
+		return err
+	}
+	if l.doubts(l.Epoch()) {
+		return errWentBack
+	}
+	return nil
 }
 
 // reload reads the whole log up to a tick asked for now, and merges it into the
 // view: what was known before stays. The ring and the head become those of the
-// log as it is. It returns the log's own fold.
-func (l *Ledger) reload(ctx context.Context) (*history, error) {
+// log as it is. l.own is the log's own fold then.
+func (l *Ledger) reload(ctx context.Context) error {
+	l.connection()
+	l.own = nil // of another history, it may be; there is one again once the reading begins
 	tick, err := l.tickAnyHistory(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	h := &history{view: revoke.NewView()}
 	l.mu.Lock()
 	l.ring, l.keys, l.head = newRing(l.cfg.RingSize), map[string]wire.Stored{}, wire.Position{}
 	l.stamp, l.observed = revoke.Stamp{}, revoke.Stamp{}
@@ -66,32 +112,22 @@ func (l *Ledger) reload(ctx context.Context) (*history, error) {
 	for _, o := range l.observers {
 		o.Restarted()
 	}
-	l.here, l.holes = 0, nil
+	l.here, l.holes, l.own = 0, nil, newFold()
 	err = l.read(ctx, 1, tick.Seq, func(s wire.Stored, rawHeader string) error {
-		s = placed(s, l.here)
-		for k, st := range s.Message.States(s.Position().Stamp) {
-			h.view.Merge(k, st)
-		}
-		if e, ok := s.Message.EpochState(); ok {
-			h.view.MergeEpoch(e)
-			if e.Number >= h.epoch {
-				h.epoch, h.epochSeq = e.Number, s.Sequence
-			}
-		}
 		l.apply(s, rawHeader)
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if head := l.Head(); head.Seq != tick.Seq {
-		return nil, fmt.Errorf("the log was read to %d, and a tick stands at %d", head.Seq, tick.Seq)
+	if head := l.Head(); head.Seq != tick.Seq || head.ID != tick.ID {
+		return fmt.Errorf("the log was read to %d (%s), and a tick stands at %d (%s)", head.Seq, head.ID, tick.Seq, tick.ID)
 	}
-	return h, nil
+	return nil
 }
 
-// tickAnyHistory commits a tick in the epoch that the log itself names now, and
-// forgets how far this service has seen: the history may be another one.
+// tickAnyHistory commits a tick in the epoch that the log itself names now. In another
+// one than it knew it forgets how far this service has seen: the history is another one.
 func (l *Ledger) tickAnyHistory(ctx context.Context) (wire.Position, error) {
 	e, err := l.getLast(ctx, wire.LogEpoch)
 	if err != nil {
@@ -101,7 +137,11 @@ func (l *Ledger) tickAnyHistory(ctx context.Context) (wire.Position, error) {
 		return wire.Position{}, fmt.Errorf("the log's epoch at %d can't be read: %w", e.seq, e.err)
 	}
 	l.mu.Lock()
-	l.epoch, l.epochSeq, l.seen = e.stored.Message.Epoch, e.seq, 0
+	if is := e.stored.Message.Epoch; is != l.epoch {
+		l.newest = max(l.newest, l.epoch) // the log may have lost it
+		l.epoch, l.seen, l.acked = is, 0, map[uint64]string{}
+	}
+	l.epochSeq = e.seq
 	l.mu.Unlock()
 	return l.commitTick(ctx)
 }

@@ -25,7 +25,10 @@ func BeginRestored(ctx context.Context, cfg Config, o EpochOrder) (revoke.Epoch,
 	}
 	former := last.stored.Message.Epoch
 	d := revoke.Stamp{Epoch: former, Seq: o.Last}
-	number := max(uint64(l.cfg.Now().UnixMilli()), former+1)
+	number, err := l.numberAbove(former)
+	if err != nil {
+		return revoke.Epoch{}, err
+	}
 	err = l.publishEpoch(ctx, newEpochMessage(number, d, true), last.seq, o.Actor, o.Reason)
 	return revoke.Epoch{Number: number, D: d, Restore: true}, err
 }

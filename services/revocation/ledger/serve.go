@@ -134,7 +134,7 @@ func (l *Ledger) judge(ctx context.Context, reader string, at wire.Position, rec
 		}
 		epoch, head = l.Epoch(), l.Head()
 	}
-	if ahead := l.cfg.Now().Add(maxAhead).UnixMilli(); top.Epoch > epoch && top.Epoch > uint64(ahead) {
+	if top.Epoch > epoch && top.Epoch > l.latestEpoch() {
 		return &wire.Refusal{Code: codeInvalid, Detail: "the epoch " + strconv.FormatUint(top.Epoch, 10) + " is more than a day ahead of the clock"}
 	}
 	why := l.conflict(shown, epoch, head)
@@ -241,4 +241,14 @@ func (l *Ledger) EventOf(ctx context.Context, at revoke.Stamp) (Event, error) {
 		return Event{}, ErrNoMessage
 	}
 	return readEvent(r.data)
+}
+
+// Asked reports whether the log has the entry of an idempotency key: then its request was
+// answered before, or should have been.
+func (l *Ledger) Asked(ctx context.Context, tenant, service, key string) (bool, error) {
+	_, _, err := l.Find(ctx, hashOf("entry", tenant, service, key))
+	if errors.Is(err, ErrNoMessage) {
+		return false, nil
+	}
+	return err == nil, err
 }

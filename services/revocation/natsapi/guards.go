@@ -40,9 +40,30 @@ type Server struct {
 	Fleet  *fleet.Fleet
 	Log    *zap.Logger
 	Traces trace.TracerProvider // nil: none
+	// Canaries measures those that services cut; nil: nobody does.
+	Canaries Canaries
+	// Attempts is told who still tries with what was cut; nil: nobody is.
+	Attempts Attempts
 
 	probes, commits, others chan struct{}
 	running                 sync.WaitGroup
+	relay                   fleet.Relay
+}
+
+// Canaries measures how fast the revocation of a canary takes effect.
+type Canaries interface {
+	// Now is the moment at which one was asked for.
+	Now() time.Time
+	// Measure is told of one that was cut. It does not block.
+	Measure(asked time.Time, e fleet.Entry)
+	// Missed is told of one that could not be cut.
+	Missed()
+}
+
+// Attempts takes what guards report of who still tries with what was cut.
+type Attempts interface {
+	// Heard is told by the guard with this NATS user. It does not block.
+	Heard(server string, r wire.AttemptsReport)
 }
 
 // lookEvery is how often it is looked at whether the ledger is ready.
@@ -56,6 +77,7 @@ func (s *Server) Run(ctx context.Context) error {
 		s.Log = zap.NewNop()
 	}
 	s.probes, s.commits, s.others = make(chan struct{}, maxProbes), make(chan struct{}, maxCommits), make(chan struct{}, maxOthers)
+	s.relay.Send = s.passOn
 	// Accepted requests are answered after ctx has ended.
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -121,9 +143,8 @@ func (s *Server) own(ctx context.Context) []subject {
 	any := wire.GuardPrefix + "*."
 	return []subject{
 		{any + wire.OpPage + "." + s.Ledger.Replica(), "", s.asked(ctx, s.others, s.page)},
-		// All replicas hear where everybody is; one answers.
-		{any + wire.OpProbe, "", s.heardProbe},
-		{any + wire.OpReport, "", s.heardReport},
+		// One replica hears a guard, and tells the others where it is.
+		{heardSubject + ".*", "", s.heardElsewhere},
 	}
 }
 
@@ -133,6 +154,8 @@ func (s *Server) shared(ctx context.Context) []subject {
 	return []subject{
 		{any + wire.OpSync, queue, s.asked(ctx, s.others, s.sync)},
 		{any + wire.OpProbe, queue, s.probe(ctx)},
+		{any + wire.OpReport, queue, s.heardReport},
+		{any + wire.OpAttempts, queue, s.heardAttempts},
 		{any + wire.OpJoin, queue, s.asked(ctx, s.others, s.join)},
 		{any + wire.OpOut, queue, s.asked(ctx, s.others, s.out)},
 		{wire.CommitPrefix + "*", queue, s.asked(ctx, s.commits, s.traced("*", s.commit))},
@@ -259,6 +282,7 @@ func (s *Server) probe(ctx context.Context) nats.MsgHandler {
 			s.respond(m, invalid(err))
 			return
 		}
+		s.heard(m, r.Instance, r.Position)
 		select {
 		case s.probes <- struct{}{}:
 		default:
@@ -273,17 +297,5 @@ func (s *Server) probe(ctx context.Context) nats.MsgHandler {
 			answer.SpreadMS = s.Fleet.Spread().Milliseconds()
 			s.respond(m, answerJSON(answer))
 		})
-	}
-}
-
-func (s *Server) heardProbe(m *nats.Msg) {
-	if r, err := wire.DecodeRequest[wire.ProbeRequest](m.Data); err == nil {
-		s.Fleet.Heard(reader(m.Subject), r.Instance, r.Position.Position())
-	}
-}
-
-func (s *Server) heardReport(m *nats.Msg) {
-	if r, err := wire.DecodeRequest[wire.Report](m.Data); err == nil {
-		s.Fleet.Heard(reader(m.Subject), r.Instance, r.Position.Position())
 	}
 }

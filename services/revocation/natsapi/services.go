@@ -80,7 +80,18 @@ func (s *Server) commit(ctx context.Context, m *nats.Msg) *nats.Msg {
 	if err != nil {
 		return failed(err)
 	}
-	return s.result(s.Ledger.Commit(ctx, r, service(m.Subject)))
+	if s.Canaries == nil || !commit.IsCanary(service(m.Subject), r.Op, r.Targets) {
+		return s.result(s.Ledger.Commit(ctx, r, service(m.Subject)))
+	}
+	asked := s.Canaries.Now()
+	a, err := s.Ledger.Commit(ctx, r, service(m.Subject))
+	switch {
+	case err != nil:
+		s.Canaries.Missed()
+	case !a.Repeated:
+		s.Canaries.Measure(asked, fleet.Entry{At: a.Stamp(), CommittedAt: time.UnixMilli(a.CommittedAt)})
+	}
+	return s.result(a, err)
 }
 
 func (s *Server) result(v any, err error) *nats.Msg {
@@ -128,8 +139,12 @@ func (s *Server) lacking(ctx context.Context, r commit.LackingRequest) (commit.L
 	}
 	e := fleet.Entry{At: r.Stamp(), CommittedAt: time.UnixMilli(r.CommittedAt)}
 	wait := min(time.Duration(r.WaitMS)*time.Millisecond, maxLackingWait)
+	lacking, err := s.Fleet.Lacking(ctx, e, r.Name, wait)
+	if err != nil {
+		return commit.LackingAnswer{}, err
+	}
 	a := commit.LackingAnswer{Lacking: []commit.Lacking{}}
-	for _, u := range s.Fleet.Lacking(ctx, e, r.Name, wait) {
+	for _, u := range lacking {
 		l := commit.Lacking{Name: u.Name, Instance: u.Instance, Open: u.Open, Fenced: u.Fenced}
 		if !u.Open {
 			l.FencedBy = u.FencedBy.UnixMilli()

@@ -96,9 +96,12 @@ func TestServerThatEvictsIsNotClean(t *testing.T) {
 	}
 	set("maxmemory-policy", "allkeys-random")
 	w.incomplete()
-	if err := wr.Status().Reason; !errors.Is(err, errEvicting) {
-		t.Errorf("the reason is %v", err)
-	}
+	waitFor(t, "the writer says why", func() error {
+		if err := wr.Status().Reason; !errors.Is(err, errEvicting) {
+			return fmt.Errorf("the reason is %v", err)
+		}
+		return nil
+	})
 	stop := w.check()
 	set("maxmemory", "1mb") // evicts everything that it can
 	waitFor(t, "keys are evicted", func() error {

@@ -81,11 +81,13 @@ func (s *shard) run(ctx context.Context) {
 			if s.mine == nil {
 				continue
 			}
-			err := s.flush(ctx)
+			wrote, err := s.flush(ctx)
 			if err != nil && s.mine == nil { // lost, and not only unknown
 				err = s.round(ctx)
 			}
-			s.report(ctx, err)
+			if wrote {
+				s.report(ctx, err)
+			}
 		case <-s.looking:
 			if s.mine == nil {
 				s.report(ctx, s.look(ctx))
@@ -364,16 +366,17 @@ func (s *shard) entries(keys []revoke.Key) []Entry {
 	return out
 }
 
-// flush writes what has come since the last write, without a beat.
-func (s *shard) flush(ctx context.Context) error {
+// flush writes what has come since the last write, without a beat, and reports whether
+// there was anything that it might write.
+func (s *shard) flush(ctx context.Context) (wrote bool, err error) {
 	if s.try != nil || !s.mine.meta.Complete || s.w.source.Ready() != nil {
-		return nil // the next round decides
+		return false, nil // the next round decides
 	}
 	n, ok := s.w.rec.since(s.mine.place)
 	if !ok || !s.mine.meta.Position.Stamp.Less(n.at.Stamp) || n.at.Epoch != s.mine.meta.Position.Epoch {
-		return nil
+		return false, nil
 	}
-	return s.put(ctx, *s.mine, n)
+	return true, s.put(ctx, *s.mine, n)
 }
 
 // takeOver goes on from somebody else's meta if all that came after its position

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/quash-project/quash/services/reference"
 	"github.com/quash-project/quash/services/rotator"
 	"github.com/quash-project/quash/services/rotator/httpapi"
 	"github.com/quash-project/quash/services/rotator/kvstore"
@@ -101,7 +102,7 @@ func (s *Service) wire(cfg Config, d Deps) error {
 		return err
 	}
 	s.domain, err = rotator.New(rotator.Config{
-		Tenants: []rotator.Tenant{{Name: cfg.Tenant, Issuer: cfg.Issuer}}, Policy: cfg.policy(), IssuerName: identity.Issuer,
+		Home: rotator.Tenant{Name: cfg.Tenant, Issuer: cfg.Issuer}, Policy: cfg.policy(), IssuerName: identity.Issuer,
 	}, rotator.Deps{
 		Store: s.store, Entries: commit.NewClient(d.NATS, identity.Rotator), Keys: commit.NewKeyClient(d.NATS),
 		Reader: reader{s.guard.Reader()}, KEK: d.KEK, Identity: private, Now: d.Now, Rand: d.Rand, Log: d.Log,
@@ -110,7 +111,8 @@ func (s *Service) wire(cfg Config, d Deps) error {
 		return err
 	}
 	mux := http.NewServeMux()
-	httpapi.Register(frame.New(mux, "rotator", frame.ByGuard(s.guard), d.Log), s.domain)
+	reference.Register(mux)
+	httpapi.Register(frame.New(mux, "rotator", frame.ByGuard(s.guard, s.tenant), d.Log), s.domain, d.KEK)
 	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
 	return nil
 }
@@ -125,12 +127,14 @@ func (s *Service) follow(cfg Config, d Deps) error {
 	var epoch uint64 // owned by the reader, which calls one at a time
 	onEntry := func(m wire.Stored) {
 		// The message of a new epoch itself mostly comes within a whole state.
-		if m.Message.Epoch != epoch || len(m.Message.End) > 0 {
+		if m.Message.Epoch != epoch {
 			epoch = m.Message.Epoch
 			s.domain.Kick()
+		} else if len(m.Message.End) > 0 {
+			s.domain.Ends(m.Message.End)
 		}
 	}
-	s.guard, err = guard.New([]guard.Issuer{{URL: cfg.Issuer, Tenant: cfg.Tenant, Trust: []string{s.trust}, Audience: []string{cfg.Issuer}}},
+	s.guard, err = guard.New([]guard.Issuer{{URL: cfg.Issuer, Tenant: cfg.Tenant, Tenants: true, Trust: []string{s.trust}, Audience: []string{cfg.Issuer}}},
 		guard.WithFollow(follow.Config{Source: link, Feed: link, OnEntry: onEntry, Rand: d.Rand}),
 		guard.WithClock(d.Now), guard.WithLogger(d.Log.Named("guard")), guard.WithObserver(tracing.Decisions))
 	return err
@@ -153,7 +157,7 @@ func (s *Service) Trust() string { return s.trust }
 // rotations. What was accepted over NATS is answered before it returns.
 func (s *Service) Run(ctx context.Context) error {
 	ways := natsapi.Config{
-		Auth: frame.ByGuard(s.guard), Queue: "quash-rotator", MaxBody: frame.MaxBody, Deadline: frame.Deadline + time.Minute, Log: s.log.Named("natsapi"), Traces: s.traces,
+		Auth: frame.ByGuard(s.guard, s.tenant), Queue: "quash-rotator", MaxBody: frame.MaxBody, Deadline: frame.Deadline + time.Minute, Log: s.log.Named("natsapi"), Traces: s.traces,
 	}
 	srv, err := natsapi.Serve(s.nats, wire.APIRotation, ways, httpapi.Endpoints(s.domain)...)
 	if err != nil {

@@ -50,8 +50,8 @@ func TestKilledAfterEveryStepNoTokenIsRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		r, err := rotator.New(rotator.Config{
-			Tenants: []rotator.Tenant{{Name: "default", Issuer: issuerURL}},
-			Policy:  rotator.Policy{KeyLife: rotator.DefaultKeyLife, TokenLife: wire.MaxTokenLife, Alg: signing.ES256},
+			Home:   rotator.Tenant{Name: "default", Issuer: issuerURL},
+			Policy: rotator.Policy{KeyLife: rotator.DefaultKeyLife, TokenLife: wire.MaxTokenLife, Alg: signing.ES256},
 		}, rotator.Deps{
 			Store: store, Entries: commit.NewClient(w.nats.Conn(t, "rotator"), "rotator"), Keys: commit.NewKeyClient(w.nats.Conn(t, "rotator")),
 			Reader: blind{}, KEK: kek, Identity: private, Now: time.Now, Rand: rand.Reader, Log: logger(t),

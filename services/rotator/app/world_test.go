@@ -112,7 +112,7 @@ func (w *world) startRotator(name string) *app.Service {
 
 func (w *world) startRevocation() *revocationapp.Service {
 	w.t.Helper()
-	s, err := revocationapp.New(w.t.Context(), revocationapp.Config{URL: issuerURL, Trust: []string{w.trust}, SyncAlways: true},
+	s, err := revocationapp.New(w.t.Context(), revocationapp.Config{URL: issuerURL, Trust: []string{w.trust}, SyncAlways: true, ProofKEKFile: enginetest.KEK(w.t)},
 		revocationapp.Deps{Log: logger(w.t), NATS: w.nats.Dial(w.t, "revocation"), Control: w.nats.Dial(w.t, "control-reader")})
 	if err != nil {
 		w.t.Fatal(err)

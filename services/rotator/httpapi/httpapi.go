@@ -4,11 +4,16 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
+	"github.com/tink-crypto/tink-go/v2/tink"
 
 	"github.com/quash-project/quash/services/rotator"
 	"github.com/quash-project/quash/shared/breakglass"
@@ -30,7 +35,7 @@ type Rotation struct {
 	Previous  string      `json:"previous" doc:"the key that signed before; empty if there was none"`
 	State     string      `json:"state" enum:"waiting,signing"`
 	SignsAt   *frame.Time `json:"signs_at,omitempty" doc:"no token by the previous key is issued after it; while it waits for the lead time, the earliest moment"`
-	Lacking   []string    `json:"lacking" doc:"guards that it waits for, as NAME/INSTANCE; of an emergency those that did not have the key when it began to sign"`
+	Lacking   []string    `json:"lacking" doc:"guards that it waits for, as NAME/INSTANCE, or as INSTANCE to a tenant other than the installation's own; of an emergency those that did not have the key when it began to sign"`
 	Emergency bool        `json:"emergency"`
 	Alg       string      `json:"alg,omitempty" doc:"what was asked for"`
 	Reason    string      `json:"reason"`
@@ -61,6 +66,7 @@ type createBody struct {
 	Reason    string `json:"reason" doc:"why, for the audit"`
 	Emergency bool   `json:"emergency,omitempty" doc:"the key that signs is stolen: revoke it, and let the next one sign at once"`
 	Alg       string `json:"alg,omitempty" doc:"ES256 or EdDSA, of the key that will sign and those after it; as now by default"`
+	Incident  string `json:"incident,omitempty" maxLength:"100" doc:"under which it is done: what is revoked stands in its report. Nobody looks here whether it is open"`
 }
 
 // overNATS is the body of a request over NATS, which has no headers or queries.
@@ -72,28 +78,31 @@ type overNATS struct {
 
 type (
 	createInput struct {
-		Key  string `header:"Idempotency-Key" maxLength:"512" doc:"the same key is the same request"`
+		Key  string `header:"Idempotency-Key" maxLength:"512" doc:"the same key of the same caller, the same rotation, for as long as its record is kept; another request under it is refused (409)"`
 		Wait string `query:"wait" doc:"how long to wait for the new key to sign, as in 30s"`
 		Body createBody
 	}
 	showInput struct {
+		frame.IfNoneMatch
 		ID   string `path:"id" maxLength:"100"`
 		Wait string `query:"wait" doc:"how long to wait for the new key to sign, as in 30s"`
 	}
-	rotationOutput struct {
-		Status int
-		Body   Rotation
-	}
-	keysOutput struct {
+	rotationOutput = frame.Tagged[Rotation]
+	keysInput      struct{ frame.Page }
+	keysOutput     struct {
 		Body frame.List[SigningKey]
 	}
 )
 
-type handlers struct{ r *rotator.Rotator }
+type handlers struct {
+	r     *rotator.Rotator
+	pages frame.Pages
+}
 
-// Register adds the operations to an API.
-func Register(api *frame.API, r *rotator.Rotator) {
-	h := &handlers{r}
+// Register adds the operations to an API. aead seals the tokens of pages: all
+// replicas need the same.
+func Register(api *frame.API, r *rotator.Rotator, aead tink.AEAD) {
+	h := &handlers{r, frame.NewPages(aead)}
 	frame.Register(api, frame.Also(frame.Timeout(huma.Operation{
 		OperationID: "createRotation", Method: http.MethodPost, Path: "/v1/rotations", DefaultStatus: http.StatusAccepted,
 		Summary: "Let the next key sign", Tags: []string{"rotations"},
@@ -111,7 +120,7 @@ func Register(api *frame.API, r *rotator.Rotator) {
 
 // Endpoints are the operations over NATS, under wire.APIRotation.
 func Endpoints(r *rotator.Rotator) []natsapi.Endpoint {
-	h := &handlers{r}
+	h := &handlers{r: r}
 	return []natsapi.Endpoint{
 		natsapi.On("rotations", rights.Rotate, func(ctx context.Context, in overNATS) (Rotation, error) {
 			key := ""
@@ -137,7 +146,7 @@ type promoting struct {
 // BreakGlass are the operations of the break-glass identity, under
 // wire.BreakGlassRotation.
 func BreakGlass(r *rotator.Rotator, door *breakglass.Door, tenant string) []natsapi.Endpoint {
-	h := &handlers{r}
+	h := &handlers{r: r}
 	return []natsapi.Endpoint{
 		breakglass.On(door, "promote", func(ctx context.Context, in promoting) (Rotation, error) {
 			limit, err := parseWait(in.Wait)
@@ -157,7 +166,10 @@ func BreakGlass(r *rotator.Rotator, door *breakglass.Door, tenant string) []nats
 
 func (h *handlers) create(ctx context.Context, in *createInput) (*rotationOutput, error) {
 	r, err := h.start(ctx, in.Body, in.Key, in.Wait)
-	return output(r), err
+	if err != nil {
+		return nil, err
+	}
+	return output(r)
 }
 
 func (h *handlers) start(ctx context.Context, body createBody, key, wait string) (Rotation, error) {
@@ -169,6 +181,7 @@ func (h *handlers) start(ctx context.Context, body createBody, key, wait string)
 	return h.begin(ctx, rotator.Request{
 		Key: key, Tenant: who.Tenant, Actor: who.Actor(),
 		Kind: body.Kind, Reason: body.Reason, Emergency: body.Emergency, Alg: body.Alg,
+		Incident: body.Incident, Request: frame.RequestID(ctx),
 	}, limit)
 }
 
@@ -180,12 +193,26 @@ func (h *handlers) begin(ctx context.Context, q rotator.Request, wait time.Durat
 	if err != nil {
 		return Rotation{}, err
 	}
-	// It has been accepted: from here on there is an answer, if not a final one.
-	if now, err := h.r.Wait(ctx, q.Tenant, r.ID, wait); err == nil {
-		r = now
+	// It has been accepted: from here on there is an answer, if not a final one. A read may
+	// come from a server that has not heard of it yet.
+	for end := time.Now().Add(wait); ; {
+		now, err := h.r.Wait(ctx, q.Tenant, r.ID, time.Until(end))
+		if err == nil {
+			r = now
+		}
+		if err == nil || !time.Now().Before(end) {
+			return h.shown(ctx, r), nil
+		}
+		select {
+		case <-ctx.Done():
+			return h.shown(ctx, r), nil
+		case <-time.After(readAgain):
+		}
 	}
-	return shown(r), nil
 }
+
+// readAgain spaces the reads of a rotation that is not there yet.
+const readAgain = 50 * time.Millisecond
 
 func (h *handlers) show(ctx context.Context, in *showInput) (*rotationOutput, error) {
 	limit, err := parseWait(in.Wait)
@@ -196,20 +223,28 @@ func (h *handlers) show(ctx context.Context, in *showInput) (*rotationOutput, er
 	if err != nil {
 		return nil, err
 	}
-	return &rotationOutput{Status: http.StatusOK, Body: shown(r)}, nil
+	return frame.Show(in.IfNoneMatch, h.shown(ctx, r))
 }
 
-func (h *handlers) keys(ctx context.Context, _ *struct{}) (*keysOutput, error) {
+func (h *handlers) keys(ctx context.Context, in *keysInput) (*keysOutput, error) {
 	set, err := h.r.SigningKeys(ctx, frame.CallerOf(ctx).Tenant)
 	if err != nil {
 		return nil, err
 	}
-	items := make([]SigningKey, 0, len(set.Keys))
-	for i := len(set.Keys) - 1; i >= 0; i-- {
-		items = append(items, shownKey(&set.Keys[i]))
+	slices.SortFunc(set.Keys, func(a, b signing.Key) int { return strings.Compare(newestFirst(&a), newestFirst(&b)) })
+	page, next, err := frame.Paginate(h.pages, frame.QuestionOf(ctx, "signing-keys", nil), set.Keys, in.Page, newestFirst)
+	if err != nil {
+		return nil, err
 	}
-	return &keysOutput{Body: frame.ListOf(items, "")}, nil
+	var items []SigningKey
+	for i := range page {
+		items = append(items, shownKey(&page[i]))
+	}
+	return &keysOutput{Body: frame.ListOf(items, next)}, nil
 }
+
+// newestFirst is a text by which keys sort so.
+func newestFirst(k *signing.Key) string { return fmt.Sprintf("%019d", math.MaxInt64-k.BornAt) + k.ID }
 
 func parseWait(text string) (time.Duration, error) {
 	if text == "" {
@@ -222,17 +257,30 @@ func parseWait(text string) (time.Duration, error) {
 	return d, nil
 }
 
-func output(r Rotation) *rotationOutput {
-	out := &rotationOutput{Status: http.StatusAccepted, Body: r}
+func output(r Rotation) (*rotationOutput, error) {
+	out, err := frame.TaggedOf(r)
+	out.Status = http.StatusAccepted
 	if r.State == rotator.Signs {
 		out.Status = http.StatusOK
+	}
+	return out, err
+}
+
+// shown is a rotation as the caller may see it. Guards serve all tenants, so that their
+// names are nothing that one tenant should learn: they can tell of others.
+func (h *handlers) shown(ctx context.Context, r rotator.Rotation) Rotation {
+	out := shown(r)
+	if who := frame.CallerOf(ctx); who.Tenant != "" && who.Tenant != h.r.Home() {
+		for i, name := range out.Lacking {
+			out.Lacking[i] = name[strings.LastIndexByte(name, '/')+1:]
+		}
 	}
 	return out
 }
 
 func shown(r rotator.Rotation) Rotation {
 	out := Rotation{
-		ID: r.ID, Kind: r.Kind, KeyID: r.KeyID, Previous: r.Previous, State: r.State, Lacking: r.Lacking,
+		ID: r.ID, Kind: r.Kind, KeyID: r.KeyID, Previous: r.Previous, State: r.State, Lacking: slices.Clone(r.Lacking),
 		Emergency: r.Emergency, Alg: r.Alg, Reason: r.Reason, Actor: r.Actor, CreatedAt: frame.Millis(r.CreatedAt),
 		SignsAt: when(max(r.SignsAt, notBefore(r))),
 	}

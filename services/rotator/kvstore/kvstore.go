@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,8 +39,10 @@ type Store struct {
 	buckets  atomic.Pointer[buckets]
 
 	mu      sync.Mutex
-	all     bool // every rotation that there was has been seen
-	open    map[string]seen
+	all     bool                       // every rotation that there was has been seen
+	known   map[string]seen            // by id
+	of      map[string]map[string]bool // by tenant, ids
+	tenants map[string]bool            // see Tenants
 	changed chan struct{}
 }
 
@@ -55,7 +60,7 @@ var (
 
 // New returns a store whose buckets are made with so many replicas.
 func New(js jetstream.JetStream, replicas int, log *zap.Logger) *Store {
-	return &Store{js: js, replicas: replicas, log: log, open: map[string]seen{}, changed: make(chan struct{})}
+	return &Store{js: js, replicas: replicas, log: log, known: map[string]seen{}, of: map[string]map[string]bool{}, tenants: map[string]bool{}, changed: make(chan struct{})}
 }
 
 // Run finds the buckets, makes those that are missing, and follows them until
@@ -68,6 +73,7 @@ func (s *Store) Run(ctx context.Context) error {
 	s.buckets.Store(b)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.follow(ctx, b.rotations, s.rotation) })
+	g.Go(func() error { return s.followTenants(ctx) })
 	g.Go(func() error {
 		return s.follow(ctx, b.keys, func(e jetstream.KeyValueEntry) {
 			if e != nil {
@@ -169,6 +175,15 @@ func (s *Store) ChangeSet(ctx context.Context, tenant string, fn func(*signing.S
 	return set, err
 }
 
+// RemoveSet implements rotator.Store.
+func (s *Store) RemoveSet(ctx context.Context, seen signing.Set) error {
+	b, err := s.in()
+	if err != nil {
+		return err
+	}
+	return kv.Remove(ctx, b.keys, seen.Tenant, func(now signing.Set) bool { return reflect.DeepEqual(now, seen) })
+}
+
 // Rotation implements rotator.Store.
 func (s *Store) Rotation(ctx context.Context, id string) (rotator.Rotation, error) {
 	b, err := s.in()
@@ -215,12 +230,31 @@ func (s *Store) Open(tenant string) ([]rotator.Rotation, error) {
 		return nil, problem.Wrap(problem.Unavailable, errReading, "the rotations have not been read yet; try again")
 	}
 	var out []rotator.Rotation
-	for _, v := range s.open {
-		if v.rotation.Tenant == tenant && v.rotation.State == rotator.Waiting {
+	for id := range s.of[tenant] {
+		if v := s.known[id]; v.rotation.State == rotator.Waiting {
 			out = append(out, v.rotation)
 		}
 	}
 	return out, nil
+}
+
+// Rotations implements rotator.Store.
+func (s *Store) Rotations(tenant string) (ids []string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.all {
+		return nil, problem.Wrap(problem.Unavailable, errReading, "the rotations have not been read yet; try again")
+	}
+	return slices.Collect(maps.Keys(s.of[tenant])), nil
+}
+
+// RemoveRotation implements rotator.Store.
+func (s *Store) RemoveRotation(ctx context.Context, id string) error {
+	b, err := s.in()
+	if err != nil {
+		return err
+	}
+	return kv.Remove(ctx, b.rotations, id, func(rotator.Rotation) bool { return true })
 }
 
 // Changed implements rotator.Store.
@@ -230,18 +264,29 @@ func (s *Store) Changed() <-chan struct{} {
 	return s.changed
 }
 
-// see takes a revision of a rotation. Finished ones stay, small, so that an
+// see takes a revision of a rotation. Finished and removed ones stay, small, so that an
 // older revision which comes late does not open them again.
 func (s *Store) see(r rotator.Rotation, revision uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if old, ok := s.open[r.ID]; ok && old.revision >= revision {
+	old, ok := s.known[r.ID]
+	if ok && old.revision >= revision {
 		return
 	}
 	if r.State != rotator.Waiting {
-		r = rotator.Rotation{ID: r.ID, State: r.State}
+		r = rotator.Rotation{ID: r.ID, Tenant: r.Tenant, State: r.State}
 	}
-	s.open[r.ID] = seen{r, revision}
+	if s.known[r.ID] = (seen{r, revision}); old.rotation.Tenant != r.Tenant {
+		if delete(s.of[old.rotation.Tenant], r.ID); len(s.of[old.rotation.Tenant]) == 0 {
+			delete(s.of, old.rotation.Tenant)
+		}
+		if r.Tenant != "" && s.of[r.Tenant] == nil {
+			s.of[r.Tenant] = map[string]bool{}
+		}
+		if r.Tenant != "" {
+			s.of[r.Tenant][r.ID] = true
+		}
+	}
 	s.wake()
 }
 
@@ -260,6 +305,7 @@ func (s *Store) rotation(e jetstream.KeyValueEntry) {
 		return
 	}
 	if e.Operation() != jetstream.KeyValuePut {
+		s.see(rotator.Rotation{ID: e.Key()}, e.Revision())
 		return
 	}
 	var r rotator.Rotation

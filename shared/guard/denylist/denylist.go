@@ -200,17 +200,12 @@ func (r *Reader) Check(ctx context.Context, q Query) (Result, error) {
 		defer cancel()
 	}
 	n := wire.RedisShard(q.Tenant, r.cfg.Shards)
-	keys := make([]string, 1, 1+len(q.Keys))
-	keys[0] = wire.RedisMetaKey(n)
-	for _, k := range q.Keys {
-		keys = append(keys, wire.RedisTargetKey(n, k))
-	}
 	l, err := r.lane(ctx, n)
 	if err != nil {
 		return Result{}, err
 	}
 	defer l.release()
-	a, err := r.read(ctx, l, n, keys)
+	a, err := r.read(ctx, l, n, wire.RedisKeys(n, q.Keys))
 	if err != nil {
 		return Result{}, err
 	}

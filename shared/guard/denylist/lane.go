@@ -21,11 +21,14 @@ type lane struct {
 	conn   Conn
 	busy   chan struct{} // holds one token while somebody uses the lane
 	tracks []track       // owned by whoever holds busy
+	metas  []parsed      // likewise
 	proved []atomic.Bool // by shard: the last read found the view complete
 }
 
 func newLane(c Conn, shards int) *lane {
-	return &lane{conn: c, busy: make(chan struct{}, 1), tracks: make([]track, shards), proved: make([]atomic.Bool, shards)}
+	return &lane{
+		conn: c, busy: make(chan struct{}, 1), tracks: make([]track, shards), metas: make([]parsed, shards), proved: make([]atomic.Bool, shards),
+	}
 }
 
 func (l *lane) try() bool {
@@ -66,6 +69,14 @@ type answer struct {
 // before the question leaves: what others learn meanwhile says nothing against
 // this answer, and the view may be as old as the question.
 func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answer, error) {
+	if l.tracks[n].conn == (ConnID{}) {
+		// What a replica says is old. The poller asks for the role too, and may come later
+		// than the beats that make the view complete here.
+		if err := l.conn.Primary(ctx, n); err != nil {
+			l.forget(n)
+			return answer{}, fmt.Errorf("%w: %w", ErrIncomplete, err)
+		}
+	}
 	sh := r.shards[n]
 	floor := sh.known()
 	before := r.now()
@@ -79,7 +90,7 @@ func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answe
 		return answer{}, fmt.Errorf("%w: Redis answered %d values to %d keys", ErrIncomplete, len(values), len(keys))
 	}
 	a := answer{values: values[1:]}
-	meta, err := r.meta(n, values[0])
+	meta, err := r.meta(l, n, values[0])
 	if err != nil {
 		l.forget(n)
 		a.why = err
@@ -89,6 +100,10 @@ func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answe
 	if a.why = judgeMeta(meta, floor); a.why != nil {
 		l.forget(n)
 		return a, nil
+	}
+	if last := l.tracks[n].conn; last != (ConnID{}) && last != conn {
+		l.forget(n)
+		return r.read(ctx, l, n, keys) // once: whoever answers now is asked for its role first
 	}
 	sh.raise(meta.Position, meta.Epochs)
 	proved, ok := l.tracks[n].see(meta, conn, before)
@@ -104,13 +119,24 @@ func (r *Reader) read(ctx context.Context, l *lane, n int, keys []string) (answe
 	return a, nil
 }
 
-func (r *Reader) meta(n int, v any) (wire.RedisMeta, error) {
+// parsed is a meta that was read, and its text: it changes once a beat, and reading it
+// costs more than all else that is done with an answer.
+type parsed struct {
+	text string
+	meta wire.RedisMeta
+}
+
+func (r *Reader) meta(l *lane, n int, v any) (wire.RedisMeta, error) {
 	if v == nil {
 		return wire.RedisMeta{}, fmt.Errorf("%w: its meta %s is missing", ErrIncomplete, wire.RedisMetaKey(n))
 	}
 	text, ok := v.(string)
 	if !ok {
 		return wire.RedisMeta{}, fmt.Errorf("%w: its meta is a %T", ErrIncomplete, v)
+	}
+	last := &l.metas[n]
+	if text == last.text && text != "" {
+		return last.meta, nil
 	}
 	m, err := wire.ParseRedisMeta(text)
 	if err != nil {
@@ -119,6 +145,7 @@ func (r *Reader) meta(n int, v any) (wire.RedisMeta, error) {
 	if m.Shard != n || m.Shards != r.cfg.Shards {
 		return wire.RedisMeta{}, fmt.Errorf("%w: its meta is of shard %d of %d, not %d of %d", ErrIncomplete, m.Shard, m.Shards, n, r.cfg.Shards)
 	}
+	*last = parsed{text, m}
 	return m, nil
 }
 

@@ -69,7 +69,80 @@ func TestLogThatWentBackUnderAConnectedReader(t *testing.T) {
 	})
 }
 
+// A release was read here and lost with the log's tail, and whoever has the log now has
+// not seen it: the hold that the log has holds.
+func TestReleaseThatTheLogHasLostDoesNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, followtest.Config{})
+		m := s.member(nil).run(t)
+		defer m.stop()
+		s.ready(m)
+		k := revoke.Target{Tenant: "default", Issuer: revoke.Own, Kind: revoke.KindPrincipal, ID: "alice"}.Key()
+		held := s.log.Commit(wire.Message{Kind: wire.KindEntry, Hold: []revoke.Key{k}})
+		synctest.Wait()
+		at := held.Position().Stamp
+		released := s.log.Commit(wire.Message{Kind: wire.KindEntry, Release: map[revoke.Key]revoke.Stamp{k: at}})
+		synctest.Wait()
+		if m.View().Blocked(k) {
+			t.Fatal("the release was not read")
+		}
+		s.rollBack(at.Seq)
+		s.log.Restart()
+		s.log.BeginEpoch(at)
+		synctest.Wait()
+		eventually(t, 10*time.Second, "accepts in the new epoch", m.accepts)
+		if !m.View().Blocked(k) {
+			t.Error("lets through what the log holds")
+		}
+		// Nor when it comes once more, late.
+		m.link.Inject(released, nil)
+		synctest.Wait()
+		if !m.View().Blocked(k) {
+			t.Error("lets through what the log holds, after a late message")
+		}
+		eventually(t, 10*time.Second, "accepts after a late message", m.accepts)
+		// One that is made anew counts.
+		s.log.Commit(wire.Message{Kind: wire.KindEntry, Release: map[revoke.Key]revoke.Stamp{k: at}})
+		synctest.Wait()
+		if m.View().Blocked(k) {
+			t.Error("is held after its release")
+		}
+	})
+}
+
 // A service that says nothing of it can't make the reader accept.
+// The log has lost an epoch of which the reader had heard: its D counts no more, or the
+// reader would refuse what every other one lets through.
+func TestLostEpochCountsNoMore(t *testing.T) {
+	for _, another := range []bool{false, true} { // another one was lost unheard meanwhile
+		synctest.Test(t, func(t *testing.T) {
+			s := newSim(t, followtest.Config{})
+			m := s.member(nil).run(t)
+			defer m.stop()
+			s.ready(m)
+			kept := s.end()
+			s.log.BeginEpoch(revoke.Stamp{Epoch: s.log.Epoch(), Seq: kept.seq - 1})
+			s.ready(m)
+			lost := m.View().Epochs().Current()
+			s.rollBack(kept.seq)
+			s.log.Restart()
+			time.Sleep(time.Millisecond)
+			want := 2
+			if another {
+				s.log.BeginEpoch(revoke.Stamp{Epoch: s.log.Epoch(), Seq: kept.seq})
+				time.Sleep(time.Millisecond)
+				want++
+			}
+			s.log.BeginEpoch(revoke.Stamp{Epoch: s.log.Epoch(), Seq: kept.seq})
+			synctest.Wait()
+			eventually(t, 10*time.Second, "accepts in the new epoch", m.accepts)
+			if es := m.View().Epochs(); es.Has(lost.Number) || len(es) != want {
+				t.Errorf("epochs %v, and the log has lost %d", es, lost.Number)
+			}
+		})
+	}
+}
+
 func TestProofStandsUntilANewEpoch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSim(t, followtest.Config{Blind: true})

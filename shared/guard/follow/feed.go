@@ -138,10 +138,15 @@ func (r *Reader) drain() {
 
 // learn merges what a message says before its turn has come. Merging is
 // commutative and idempotent (promise 3), so a revocation counts at once, even
-// while something before it is missing; only the watermark has to wait.
+// while something before it is missing; only the watermark has to wait. Of an older
+// history only what refuses counts: the log may have lost its releases, and a sync brings
+// those that it has.
 func (r *Reader) learn(m wire.Stored) {
 	if m.Message.Epoch > r.top {
 		r.beginEpoch(m.Position())
+	}
+	if m.Message.Epoch < r.top {
+		m.Message.Release = nil
 	}
 	r.merge(m.Message, m.Position().Stamp)
 }

@@ -134,6 +134,7 @@ func (r *Reader) planProbe() (*probe, time.Duration) {
 		s.fresh = now
 	}
 	r.minded(now)
+	r.reported()
 	return &probe{number: s.number, sent: now, urgent: urgent, asked: r.pos, over: make(chan struct{})}, 0
 }
 

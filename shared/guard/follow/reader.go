@@ -125,7 +125,9 @@ func (r *Reader) Run(ctx context.Context) error {
 		return nil //nolint:nilerr // ctx has ended, which is how Run ends
 	}
 	defer stop()
+	r.mu.Lock() // the feed may have something to say already
 	r.want(wantStart)
+	r.mu.Unlock()
 	for _, loop := range []func(context.Context, *sync.WaitGroup){r.syncLoop, r.probeLoop, r.joinLoop, r.reportLoop, r.dropLoop} {
 		tasks.Go(func() { loop(run, &tasks) })
 	}

@@ -35,6 +35,15 @@ func (r *Reader) reportSoon() {
 	kick(r.kickReport)
 }
 
+// reported says that a probe tells the position now, which spares the report that
+// was to do so. If the probe is lost it is repeated, and a report would not be. The
+// caller holds mu.
+func (r *Reader) reported() {
+	if r.isJoined() { // the fleet listens to nobody else
+		r.report.due = false
+	}
+}
+
 // reportLoop tells the service how far the log was applied, soon after an entry:
 // the first at once, more of them together. Where the fleet is large the service
 // names a time over which its readers spread their reports.
@@ -60,9 +69,15 @@ func (r *Reader) reportLoop(ctx context.Context, _ *sync.WaitGroup) {
 			return
 		}
 		r.mu.Lock()
-		r.report.due, r.report.last = false, r.now()
+		due = r.report.due
 		report, joined := wire.Report{Instance: r.instance, Position: r.pos.JSON()}, r.isJoined()
+		if due {
+			r.report.due, r.report.last = false, r.now()
+		}
 		r.mu.Unlock()
+		if !due {
+			continue // a probe has told it meanwhile
+		}
 		if !joined {
 			continue // the fleet does not know us yet; the join makes us report
 		}
@@ -73,6 +88,30 @@ func (r *Reader) reportLoop(ctx context.Context, _ *sync.WaitGroup) {
 			r.log.Debug("report not sent; the next probe tells as much", zap.Error(err))
 		}
 	}
+}
+
+// AttemptsSource is a Source that takes reports of attempts. One that does not is of
+// an older version, and nobody is told.
+type AttemptsSource interface {
+	Attempts(ctx context.Context, report wire.AttemptsReport) error
+}
+
+// TellAttempts reports who still tries with what was cut, in the name of this reader.
+func (r *Reader) TellAttempts(ctx context.Context, list []wire.Attempts) error {
+	source, ok := r.cfg.Source.(AttemptsSource)
+	if !ok {
+		return nil
+	}
+	return source.Attempts(ctx, wire.AttemptsReport{Instance: r.instance, Attempts: list})
+}
+
+// Spread returns how long to wait with a report, of the time over which the service
+// wants those of its fleet spread.
+func (r *Reader) Spread() time.Duration {
+	r.mu.Lock()
+	spread := r.report.spread
+	r.mu.Unlock()
+	return r.jitter(spread)
 }
 
 // dropLoop forgets what nothing can be hit by any more.

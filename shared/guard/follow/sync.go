@@ -64,9 +64,10 @@ type syncState struct {
 // the watermark moves once it is all there.
 type load struct {
 	track
+	epochs revoke.Epochs // of the log that is read
 }
 
-// want asks for a sync. The caller holds mu, or is Run before anything runs.
+// want asks for a sync. The caller holds mu.
 func (r *Reader) want(w want) {
 	r.sync.want = max(r.sync.want, w)
 	kick(r.kickSync)
@@ -134,10 +135,11 @@ func (r *Reader) syncOnce(ctx context.Context) (err error) {
 		if wholes++; wholes > maxWholes {
 			return errors.New("the service's log does not hold what its whole state goes up to")
 		}
-		if err := r.loadPages(ctx, *ans.Whole); err != nil {
+		epochs, err := r.loadPages(ctx, *ans.Whole)
+		if err != nil {
 			return err
 		}
-		req = r.takeWhole(*ans.Whole)
+		req = r.takeWhole(*ans.Whole, epochs)
 	}
 }
 
@@ -207,8 +209,8 @@ func (r *Reader) takeTail(ans wire.SyncAnswer) (more bool, next wire.SyncRequest
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer r.publish()
-	t := &r.track
-	if l := r.sync.load; l != nil {
+	t, l := &r.track, r.sync.load
+	if l != nil {
 		t = &l.track
 	}
 	for _, m := range ans.Tail {
@@ -220,6 +222,9 @@ func (r *Reader) takeTail(ans wire.SyncAnswer) (more bool, next wire.SyncRequest
 			return false, next, errAgain
 		case !r.apply(m, t):
 			return false, next, ErrUnknown
+		}
+		if e, ok := m.Message.EpochState(); ok && l != nil {
+			l.epochs = l.epochs.With(e)
 		}
 	}
 	if !ans.More {
@@ -294,6 +299,7 @@ func (r *Reader) adopt(l *load) error {
 			}
 		}
 	}
+	r.view.SettleEpochs(l.epochs)
 	if !r.loaded {
 		r.log.Info("loaded the state of the log", zap.Stringer("position", l.pos.Stamp), zap.Int("targets", r.view.Len()))
 	}
@@ -321,19 +327,20 @@ func (r *Reader) endSync(err error, w want) {
 }
 
 // takeWhole goes on from the position up to which the pages went.
-func (r *Reader) takeWhole(w wire.Whole) wire.SyncRequest {
+func (r *Reader) takeWhole(w wire.Whole, epochs revoke.Epochs) wire.SyncRequest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w.Position.Epoch > r.top {
 		r.beginEpoch(w.Position.Position())
 	}
-	r.sync.load = &load{track{pos: w.Position.Position()}}
+	r.sync.load = &load{track: track{pos: w.Position.Position()}, epochs: epochs}
 	r.publish()
 	return r.syncRequest()
 }
 
-// loadPages merges every page of a whole state into the view.
-func (r *Reader) loadPages(ctx context.Context, w wire.Whole) error {
+// loadPages merges every page of a whole state into the view, and returns the epochs that
+// it names.
+func (r *Reader) loadPages(ctx context.Context, w wire.Whole) (revoke.Epochs, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type fetched struct {
@@ -355,18 +362,22 @@ func (r *Reader) loadPages(ctx context.Context, w wire.Whole) error {
 	for n := range min(pageWindow, w.Pages) {
 		fetch(n)
 	}
+	var epochs revoke.Epochs
 	for n := range w.Pages {
 		f := <-pages[n]
 		pages[n] = nil
 		if f.err != nil {
-			return fmt.Errorf("page %d of %d: %w", n, w.Pages, f.err)
+			return nil, fmt.Errorf("page %d of %d: %w", n, w.Pages, f.err)
 		}
 		if next := n + pageWindow; next < w.Pages {
 			fetch(next)
 		}
-		r.mergePage(f.page)
+		for _, e := range f.page.Epochs {
+			epochs = epochs.With(e)
+		}
+		r.mergePage(f.page, w.Position.Epoch)
 	}
-	return nil
+	return epochs, nil
 }
 
 func (r *Reader) fetchPage(ctx context.Context, w wire.Whole, n int) (wire.Page, error) {
@@ -383,16 +394,23 @@ func (r *Reader) fetchPage(ctx context.Context, w wire.Whole, n int) (wire.Page,
 	return page, err
 }
 
-// mergePage adds what a page says. Its keys are handed on at once: each message
-// about a key stands by itself.
-func (r *Reader) mergePage(p wire.Page) {
+// mergePage adds what a page says that was made in an epoch. Its keys are handed on at
+// once: each message about a key stands by itself. Of what was known before, everything
+// stays that refuses; but where the log has lost a release that was read here, and holds,
+// it is held.
+func (r *Reader) mergePage(p wire.Page, epoch uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, e := range p.Epochs {
 		r.view.MergeEpoch(e)
 	}
+	epochs, another := r.view.Epochs(), epoch > r.pos.Epoch
 	for _, t := range p.States {
-		r.view.Merge(t.Key, t.State)
+		if another && epochs.Clamp(t.State.Released).Less(t.State.Held) {
+			r.view.Rehold(t.Key, t.State)
+		} else {
+			r.view.Merge(t.Key, t.State)
+		}
 	}
 	for _, k := range p.Keys {
 		r.cfg.OnKey(wire.Message{Kind: wire.KindKey, KeyID: k.KeyID, Until: k.Until, JWS: k.JWS})

@@ -5,16 +5,22 @@ import (
 	"encoding/json"
 	"math"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/quash-project/quash/shared/guard"
+	"github.com/quash-project/quash/shared/guard/keyform"
 )
 
 // Decider is what the middleware needs of a guard; *guard.Guard is one.
 type Decider interface {
 	Decide(ctx context.Context, token string, req guard.Requirement) guard.Decision
 	Watch(ctx context.Context, c *guard.Claims) (context.Context, context.CancelFunc)
+	KeyInURL(secret string)
+	ImportedInURL(u *url.URL, req guard.Requirement, bare bool) bool
 }
 
 // Option changes what Require does by default.
@@ -23,7 +29,9 @@ type Option func(*options)
 type options struct {
 	realm  string
 	watch  bool
+	keys   []string // headers
 	refuse func(http.ResponseWriter, *http.Request, guard.Decision)
+	from   func(guard.Values) netip.Addr
 }
 
 // WithRealm sets the realm in WWW-Authenticate; none by default.
@@ -32,6 +40,33 @@ func WithRealm(realm string) Option { return func(o *options) { o.realm = realm 
 // WithWatch ends the request's context when its token is hit or expires, for
 // handlers that stream or wait. context.Cause says why.
 func WithWatch() Option { return func(o *options) { o.watch = true } }
+
+// WithKeyHeader takes an API key from these headers too, such as X-API-Key, for a
+// guard that takes keys (guard.WithExchange). The header Authorization, as Bearer KEY,
+// needs no option. A request that brings more than one credential is refused.
+func WithKeyHeader(names ...string) Option {
+	return func(o *options) {
+		for _, name := range names {
+			if !strings.EqualFold(name, "Authorization") { // is taken anyway
+				o.keys = append(o.keys, name)
+			}
+		}
+	}
+}
+
+// WithCaller tells from which address a request came, where that is not its RemoteAddr:
+// behind a proxy, whose word on it is to be believed. It is asked only of requests with
+// a token or key that was revoked or is held, which are counted by it.
+func WithCaller(of func(*http.Request) netip.Addr) Option {
+	return func(o *options) {
+		o.from = func(v guard.Values) netip.Addr {
+			if r, ok := v.(*http.Request); ok {
+				return of(r)
+			}
+			return netip.Addr{}
+		}
+	}
+}
 
 // WithRefusal has refuse answer requests that are refused, instead of Write. It
 // must answer: the request goes no further.
@@ -42,7 +77,8 @@ func WithRefusal(refuse func(http.ResponseWriter, *http.Request, guard.Decision)
 type decisionKey struct{}
 
 // Require returns middleware that lets a request through if its bearer token
-// meets req, and answers itself otherwise, as RFC 6750 says.
+// meets req, and answers itself otherwise, as RFC 6750 says. Where req asks for
+// guard.Path, it must be part of the handler of a route, behind the mux.
 func Require(g Decider, req guard.Requirement, opts ...Option) func(http.Handler) http.Handler {
 	var o options
 	for _, opt := range opts {
@@ -53,9 +89,17 @@ func Require(g Decider, req guard.Requirement, opts ...Option) func(http.Handler
 	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			token, d, ok := Bearer(r)
+			d, ok := o.inURL(g, req, r)
 			if ok {
-				d = g.Decide(r.Context(), token, req)
+				var token string
+				if token, d, ok = o.credential(r); ok {
+					asked := req
+					asked.Request = r
+					if o.from != nil {
+						asked.From = o.from
+					}
+					d = g.Decide(r.Context(), token, asked)
+				}
 			}
 			if !d.Allowed() {
 				o.refuse(w, r, d)
@@ -85,6 +129,51 @@ func DecisionFrom(ctx context.Context) guard.Decision {
 		return *d
 	}
 	return guard.Decision{}
+}
+
+// inURL refuses a request with a secret in its URL, whatever else it brings: who
+// reads the logs has that secret (RFC 6750, section 5.3).
+func (o *options) inURL(g Decider, req guard.Requirement, r *http.Request) (d guard.Decision, ok bool) {
+	secrets := keyform.FindInURL(r.URL)
+	for _, s := range secrets {
+		g.KeyInURL(s)
+	}
+	if len(secrets) > 0 || g.ImportedInURL(r.URL, req, o.bare(r)) {
+		return malformed("a secret of Quash's stands in the URL, where it gets into logs: take it for leaked, replace it, and send the new one in a header"), false
+	}
+	// RFC 6750, section 2: "Clients MUST NOT use more than one method to transmit the
+	// token in each request". Alone it is no token at all: see Bearer.
+	if strings.Contains(r.URL.RawQuery, "access_token=") && len(r.Header.Values("Authorization")) > 0 && r.URL.Query().Has("access_token") {
+		return malformed("a token stands in the URL, where it gets into logs, beside the header Authorization"), false
+	}
+	return guard.Decision{}, true
+}
+
+// bare reports whether a request brings no credential.
+func (o *options) bare(r *http.Request) bool {
+	return len(r.Header.Values("Authorization")) == 0 && !slices.ContainsFunc(o.keys, func(name string) bool { return len(r.Header.Values(name)) > 0 })
+}
+
+// credential returns the token or API key of a request.
+func (o *options) credential(r *http.Request) (text string, d guard.Decision, ok bool) {
+	var in string
+	for _, name := range o.keys {
+		for _, value := range r.Header.Values(name) {
+			switch {
+			case in != "" || len(r.Header.Values("Authorization")) > 0:
+				return "", malformed("more than one credential: send the API key in one header, once"), false
+			case value == "" || strings.ContainsAny(value, " ,\t"):
+				return "", malformed("the header " + name + " is not one API key"), false
+			case strings.HasPrefix(value, "eyJ"): // {" in base64url: a JWT
+				return "", malformed("the header " + name + " is for API keys: bring a token in the header Authorization"), false
+			}
+			in, text = name, value
+		}
+	}
+	if in != "" {
+		return text, guard.Decision{}, true
+	}
+	return Bearer(r)
 }
 
 // Bearer returns the token of the request's Authorization header: only from
@@ -180,10 +269,21 @@ func Challenge(d guard.Decision, req guard.Requirement, realm string) string {
 	if d.Error != "" {
 		add("error_description", d.Public())
 	}
-	if d.Error == guard.ErrorInsufficientScope || d.Error == "" {
-		add("scope", strings.Join(req.Scopes, " "))
+	if d.Check == guard.CheckScope || d.Error == "" {
+		add("scope", strings.Join(scopes(req), " "))
 	}
 	return b.String()
+}
+
+// scopes are those of the first way to meet a requirement that wants any: the
+// attribute scope has room for one way.
+func scopes(req guard.Requirement) []string {
+	for _, a := range req.Alternatives() {
+		if len(a.Scopes) > 0 {
+			return a.Scopes
+		}
+	}
+	return nil
 }
 
 // clean leaves what RFC 6750 allows in a value, and quotes nothing: 0x20-7E

@@ -13,6 +13,17 @@
 //	q.Advance(time.Minute)      // and time goes by
 //	... 503
 //
+// For an API that takes API keys (guard.WithExchange), keys are made by APIKey, and
+// exchanged by the guard in memory:
+//
+//	g := q.Guard(guard.WithExchange(q.Exchange()))
+//	key := q.APIKey(guardtest.Token{Subject: "alice", Scopes: []string{"orders:read"}})
+//	... 200 with the key in the header Authorization, and after
+//	q.Revoke(q.KeyTarget(key))
+//	... 401
+//	q.StopIssuer()
+//	... 503 for a key that was not exchanged yet
+//
 // Tests should cover the last as well: a guard that can't tell answers 503, and
 // callers must be able to live with that.
 package guardtest

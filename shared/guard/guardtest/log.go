@@ -162,4 +162,15 @@ func (s *service) Out(_ context.Context, req wire.OutRequest) (wire.JoinAnswer, 
 }
 
 // Report implements follow.Source.
+// Attempts implements follow.AttemptsSource.
+func (s *service) Attempts(_ context.Context, r wire.AttemptsReport) error {
+	if err := s.reachable(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.attempts = append(s.attempts, r)
+	return nil
+}
+
 func (s *service) Report(context.Context, wire.Report) error { return s.reachable() }

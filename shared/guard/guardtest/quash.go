@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -44,6 +45,13 @@ type Quash struct {
 	subs     map[*subscription]struct{}
 	cut      bool
 	keys     []*signingKey // the last one signs
+
+	apiKeys   map[string]apiKey // by their text
+	stopped   bool              // the issuer
+	exchanges int
+	leaked    []string
+
+	attempts []wire.AttemptsReport
 }
 
 type signingKey struct {
@@ -59,7 +67,7 @@ func New(tb testing.TB) *Quash {
 	if err != nil {
 		tb.Fatalf("guardtest: %v", err)
 	}
-	q := &Quash{tb: tb, identity: identity, view: revoke.NewView(), subs: map[*subscription]struct{}{}}
+	q := &Quash{tb: tb, identity: identity, view: revoke.NewView(), subs: map[*subscription]struct{}{}, apiKeys: map[string]apiKey{}}
 	q.begin(revoke.Stamp{}, false)
 	q.Rotate()
 	return q
@@ -79,6 +87,13 @@ func (q *Quash) Advance(d time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.offset += d
+}
+
+// Attempts returns what guards have reported of who still tries with what was revoked.
+func (q *Quash) Attempts() []wire.AttemptsReport {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.attempts)
 }
 
 // Issuer returns what a guard needs to know of this Quash.

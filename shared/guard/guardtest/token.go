@@ -45,13 +45,9 @@ func (q *Quash) Token(t Token) string {
 	for _, v := range t.Via {
 		via = append(via, v.Key().String())
 	}
-	life := t.Life
-	if life == 0 {
-		life = 10 * time.Minute
-	}
 	claims := map[string]any{
 		"iss": URL, "sub": or(t.Subject, "alice"), "client_id": or(t.ClientID, "client_test"), "jti": or(t.ID, rand.Text()),
-		"aud": URL, "iat": now.Unix(), "exp": now.Add(life).Unix(), "scope": strings.Join(t.Scopes, " "),
+		"aud": URL, "iat": now.Unix(), "exp": now.Add(t.life()).Unix(), "scope": strings.Join(t.Scopes, " "),
 		"tenant": Tenant, "rseq": stamp.String(), "via": via,
 	}
 	if len(t.Roles) > 0 {
@@ -74,6 +70,13 @@ func (q *Quash) Token(t Token) string {
 	r.FillBytes(sig[:32])
 	s.FillBytes(sig[32:])
 	return text + "." + base64.RawURLEncoding.EncodeToString(sig)
+}
+
+func (t Token) life() time.Duration {
+	if t.Life == 0 {
+		return 10 * time.Minute
+	}
+	return t.Life
 }
 
 // Stamp returns the stamp that what is made now gets.

@@ -17,8 +17,13 @@ import (
 	"github.com/quash-project/quash/schemas"
 	"github.com/quash-project/quash/schemas/schematest"
 	"github.com/quash-project/quash/services/issuer"
+	"github.com/quash-project/quash/services/revocation"
+	"github.com/quash-project/quash/services/revocation/attempts"
 	"github.com/quash-project/quash/services/revocation/audit"
+	"github.com/quash-project/quash/services/revocation/incidents"
 	"github.com/quash-project/quash/services/revocation/ledger"
+	"github.com/quash-project/quash/services/revocation/proof"
+	"github.com/quash-project/quash/services/revocation/receipts"
 	"github.com/quash-project/quash/services/rotator"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/keys"
@@ -43,7 +48,9 @@ func readers() map[string]reader {
 		"requests.json#/$defs/probe":          again(wire.DecodeRequest[wire.ProbeRequest]),
 		"requests.json#/$defs/join":           again(wire.DecodeRequest[wire.JoinRequest]),
 		"requests.json#/$defs/out":            again(wire.DecodeRequest[wire.OutRequest]),
+		"requests.json#/$defs/heard":          again(wire.DecodeRequest[wire.HeardBatch]),
 		"requests.json#/$defs/report":         again(wire.DecodeRequest[wire.Report]),
+		"requests.json#/$defs/attempts":       again(wire.DecodeRequest[wire.AttemptsReport]),
 		"requests.json#/$defs/sync_answer":    again(wire.DecodeAnswer[wire.SyncAnswer]),
 		"requests.json#/$defs/probe_answer":   again(wire.DecodeAnswer[wire.ProbeAnswer]),
 		"requests.json#/$defs/join_answer":    again(wire.DecodeAnswer[wire.JoinAnswer]),
@@ -60,14 +67,23 @@ func readers() map[string]reader {
 		"token.json#/$defs/signed":            readSigned,
 		"records.json#/$defs/signing_key_set": again(plain[signing.Set]),
 		"records.json#/$defs/rotation":        again(plain[rotator.Rotation]),
+		"records.json#/$defs/pending":         again(plain[revocation.Pending]),
+		"records.json#/$defs/receipt":         again(plain[receipts.Receipt]),
+		"records.json#/$defs/incident":        again(plain[incidents.Incident]),
+		"records.json#/$defs/attempts":        again(plain[attempts.Record]),
+		"records.json#/$defs/proof_key_set":   again(plain[proof.Set]),
 		"page":                                readPage,
 		"redis-meta":                          written(text(wire.ParseRedisMeta), func(m wire.RedisMeta) ([]byte, error) { return []byte(m.String()), nil }),
 		"redis-state":                         written(text(wire.ParseRedisState), redisState),
 	}
 }
 
-// issuersRecords are read by the issuer's record store, whose rows are its own.
-const issuersRecords = "key client role binding tenant"
+// issuersRecords are read by the issuer's record store, whose rows are its own; its events by
+// nobody here.
+const (
+	issuersRecords = "key client role binding tenant principal use"
+	issuersEvents  = "issuer-event.json"
+)
 
 // sampleOf returns what a sample is of: a schema, or what stands before the name.
 func sampleOf(name string) string {
@@ -108,6 +124,7 @@ func TestFrozenSamplesAreReadAndWrittenAsEver(t *testing.T) {
 			switch {
 			case read != nil:
 				same(t, read(t, text), text)
+			case of == issuersEvents:
 			case !record || !slices.Contains(strings.Fields(issuersRecords), def):
 				t.Errorf("nobody reads it: it is of %q", of)
 			}

@@ -105,17 +105,20 @@ func orElse(d, byDefault time.Duration) time.Duration {
 }
 
 // checkURL: whoever can change what is fetched can make tokens.
-func (r *Remote) checkURL(text string) error {
+func (r *Remote) checkURL(text string) error { return CheckURL("JWKS URL", text, r.cfg.AllowHTTP) }
+
+// CheckURL wants https, or http to a loopback address or where that is allowed.
+func CheckURL(what, text string, allowHTTP bool) error {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.Fragment != "":
-		return errors.New("JWKS URL: want an absolute URL without credentials or fragment")
+		return errors.New(what + ": want an absolute URL without credentials or fragment")
 	case u.Scheme == "https":
 		return nil
-	case u.Scheme == "http" && (r.cfg.AllowHTTP || loopback(u.Hostname())):
+	case u.Scheme == "http" && (allowHTTP || loopback(u.Hostname())):
 		return nil
 	}
-	return fmt.Errorf("JWKS URL %.200q: want https, or http to a loopback address", u.Redacted())
+	return fmt.Errorf("%s %.200q: want https, or http to a loopback address", what, u.Redacted())
 }
 
 func loopback(host string) bool {

@@ -44,8 +44,7 @@ type Set struct {
 // NewSet returns an empty set. trust are the rotator's identity keys, of which
 // one must have signed whatever counts.
 func NewSet(tenant, issuer string, trust, algs []string) (*Set, error) {
-	s := &Set{tenant: tenant, issuer: issuer, algs: algs}
-	s.keys.Store(&map[string]*Key{})
+	s := newSet(tenant, issuer, nil, algs)
 	for _, text := range trust {
 		key, err := ParseTrust(text)
 		if err != nil {
@@ -109,15 +108,27 @@ func (s *Set) Apply(m wire.Message, now time.Time) error {
 	return nil
 }
 
-// open proves the signature of a message and returns what was signed.
-func (s *Set) open(m wire.Message) (wire.KeyState, error) {
-	var state wire.KeyState
-	header, payload, signature, err := token.Split(m.JWS)
+// decode returns what a message says, of which nothing is proved.
+func decode(m wire.Message) (state wire.KeyState, err error) {
+	_, payload, _, err := token.Split(m.JWS)
 	if err != nil {
 		return state, ErrForm
 	}
 	body, err := token.DecodeJSON(payload)
 	if err != nil || json.Unmarshal(body, &state) != nil {
+		return state, ErrForm
+	}
+	return state, nil
+}
+
+// open proves the signature of a message and returns what was signed.
+func (s *Set) open(m wire.Message) (wire.KeyState, error) {
+	state, err := decode(m)
+	if err != nil {
+		return state, err
+	}
+	header, _, signature, err := token.Split(m.JWS)
+	if err != nil {
 		return state, ErrForm
 	}
 	if state.Tenant != s.tenant || state.Issuer != s.issuer {

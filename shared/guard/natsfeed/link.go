@@ -29,6 +29,8 @@ type Link struct {
 var (
 	_ follow.Source = (*Link)(nil)
 	_ follow.Feed   = (*Link)(nil)
+
+	_ follow.AttemptsSource = (*Link)(nil)
 )
 
 // New returns the link of the reader whose NATS user has this name.
@@ -82,6 +84,15 @@ func (l *Link) Report(_ context.Context, report wire.Report) error {
 		return fmt.Errorf("report: %w", err)
 	}
 	return l.nc.Publish(wire.GuardSubject(l.user, wire.OpReport), data)
+}
+
+// Attempts implements follow.AttemptsSource.
+func (l *Link) Attempts(_ context.Context, report wire.AttemptsReport) error {
+	data, err := json.Marshal(report)
+	if err != nil {
+		return fmt.Errorf("attempts: %w", err)
+	}
+	return l.nc.Publish(wire.GuardSubject(l.user, wire.OpAttempts), data)
 }
 
 func (l *Link) request(ctx context.Context, op string, req any) (*nats.Msg, error) {

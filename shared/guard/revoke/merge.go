@@ -31,11 +31,35 @@ func (v *View) Merge(k Key, s State) {
 	v.count.Add(1)
 }
 
+// Rehold is Merge, but that of the target's releases nothing counts any more except what s
+// says. It is for a reader that has seen a release which the log has lost, so that the
+// log holds what the reader would let through.
+func (v *View) Rehold(k Key, s State) {
+	v.Merge(k, s)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	t, at := v.find(&k)
+	if at == nil || at.what>>kindShift != kindOver {
+		return // it has never had a release
+	}
+	have := v.load(t, at)
+	have.Released = s.Released
+	(*t.over.Load())[at.what-1].Store(&have)
+}
+
 // MergeEpoch adds a history.
 func (v *View) MergeEpoch(e Epoch) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	es := v.Epochs().With(e)
+	v.epochs.Store(&es)
+}
+
+// SettleEpochs takes over the histories that a log has; see Epochs.AsIn.
+func (v *View) SettleEpochs(log Epochs) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	es := v.Epochs().AsIn(log)
 	v.epochs.Store(&es)
 }
 

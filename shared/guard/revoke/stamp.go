@@ -133,6 +133,19 @@ func (es Epochs) Has(number uint64) bool {
 	return false
 }
 
+// AsIn returns the epochs of a log that was read whole, for who knew those of es. What the
+// log has lost counts no more, or two who know the same log would judge differently; but
+// what a restore made void stays void, and a newer epoch is one that the log has yet to show.
+func (es Epochs) AsIn(log Epochs) Epochs {
+	newest := log.Current().Number
+	for _, e := range es {
+		if e.Number > newest || e.Restore {
+			log = log.With(e)
+		}
+	}
+	return log
+}
+
 // Void reports whether a sign-in with this stamp, and whatever came from it, is
 // void: it was made before a backup was restored, and what had ended it may be
 // lost with the log's tail. That holds for codes, sessions and refresh tokens.

@@ -41,3 +41,16 @@ func (s State) Hits(stamp Stamp, es Epochs) bool {
 func (s State) HitsAt(issuedAt, skew int64, es Epochs) bool {
 	return s.Blocked(es) || s.CutAt != 0 && issuedAt < s.CutAt+skew
 }
+
+// Newest returns the position of the newest entry that refuses something; cut says
+// whether the cut does, beside a hold. It is zero if nothing does, or if it is not known.
+func (s State) Newest(cut bool, es Epochs) Stamp {
+	var newest Stamp
+	if es.Clamp(s.Released).Less(s.Held) {
+		newest = s.Held
+	}
+	if cut || s.Ended {
+		newest = newest.Max(s.Cut)
+	}
+	return newest
+}

@@ -322,3 +322,21 @@ func FuzzSetMerge(f *testing.F) {
 		checkSame(t, v, m)
 	})
 }
+
+func TestReholdTakesAReleaseBackAndNothingElse(t *testing.T) {
+	v := NewView()
+	k := Target{Tenant: "default", Issuer: Own, Kind: KindPrincipal, ID: "alice"}.Key()
+	v.Merge(k, State{Cut: Stamp{1, 5}, CutAt: 7_000, Held: Stamp{1, 8}, Released: Stamp{1, 8}, Until: 90})
+	v.Rehold(k, State{Held: Stamp{1, 8}, Released: Stamp{1, 2}, Until: 100})
+	if got, want := v.State(k), (State{Cut: Stamp{1, 5}, CutAt: 7_000, Held: Stamp{1, 8}, Released: Stamp{1, 2}, Until: 100}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if !v.Blocked(k) {
+		t.Error("is not held")
+	}
+	other := Target{Tenant: "default", Issuer: Own, Kind: KindPrincipal, ID: "bob"}.Key()
+	v.Rehold(other, State{Held: Stamp{1, 9}, Until: 100})
+	if !v.Blocked(other) {
+		t.Error("what was not known is not held")
+	}
+}

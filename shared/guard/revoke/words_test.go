@@ -115,6 +115,24 @@ func TestCutHitsWhatWasMadeBeforeAndNothingElse(t *testing.T) {
 	}
 }
 
+func TestEpochsOfALog(t *testing.T) {
+	e := func(n uint64, restore bool) Epoch { return Epoch{Number: n, D: Stamp{1, n}, Restore: restore} }
+	log := Epochs{e(1, false), e(5, false)}
+	for _, c := range []struct {
+		name      string
+		had, want Epochs
+	}{
+		{"nothing", nil, log},
+		{"one that the log lost", Epochs{e(1, false), e(3, false)}, log},
+		{"one that a restore began", Epochs{e(3, true)}, Epochs{e(1, false), e(3, true), e(5, false)}},
+		{"a newer one", Epochs{e(7, false)}, Epochs{e(1, false), e(5, false), e(7, false)}},
+	} {
+		if got := c.had.AsIn(log); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
+		}
+	}
+}
+
 func TestEpochsInAnyOrder(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 500 {

@@ -65,7 +65,8 @@ type Message struct {
 	First   map[revoke.Key]revoke.Stamp `json:"first,omitempty"`    // of a hold committed again: its first position
 
 	// Recommitted is the position at which this entry stood in a history that was
-	// lost: it counts as that position for holds and cuts, never as its own.
+	// lost: it counts as that position for holds and cuts, never as its own. Of a release
+	// it is the newest hold that is known to have been made before.
 	Recommitted *revoke.Stamp `json:"recommitted,omitempty"`
 
 	// Of an epoch: D and Restore; its Number is Epoch.

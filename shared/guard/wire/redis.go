@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -43,6 +44,25 @@ func RedisTargetPrefix(shard int) string { return "{q" + strconv.Itoa(shard) + "
 
 // RedisTargetKey returns the key of a target in a shard.
 func RedisTargetKey(shard int, k revoke.Key) string { return RedisTargetPrefix(shard) + k.String() }
+
+// RedisKeys returns what one MGET about targets reads: the key of the shard's meta,
+// then those of the targets. All of these share one piece of memory, since they are
+// made for each decision by Redis.
+func RedisKeys(shard int, targets []revoke.Key) []string {
+	keys := make([]string, 1, 1+len(targets))
+	keys[0] = RedisMetaKey(shard)
+	prefix := RedisTargetPrefix(shard)
+	size := len(prefix) + base64.RawURLEncoding.EncodedLen(len(revoke.Key{}))
+	text := make([]byte, 0, len(targets)*size)
+	for _, k := range targets {
+		text = append(text, prefix...)
+		text = base64.RawURLEncoding.AppendEncode(text, k[:])
+	}
+	for all := string(text); all != ""; all = all[size:] {
+		keys = append(keys, all[:size])
+	}
+	return keys
+}
 
 // ParseRedisTargetKey is the inverse of RedisTargetKey.
 func ParseRedisTargetKey(shard int, key string) (revoke.Key, error) {

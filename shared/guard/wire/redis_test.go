@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -34,4 +35,16 @@ func FuzzRedisValues(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestKeysOfOneReadAreThoseOfMetaAndTargets(t *testing.T) {
+	for shard, targets := range map[int][]revoke.Key{0: nil, 7: {{1, 2, 3}}, 12: {{255, 254}, {}, {4}}} {
+		want := []string{RedisMetaKey(shard)}
+		for _, k := range targets {
+			want = append(want, RedisTargetKey(shard, k))
+		}
+		if got := RedisKeys(shard, targets); !slices.Equal(got, want) {
+			t.Errorf("shard %d: got %q, want %q", shard, got, want)
+		}
+	}
 }

@@ -97,6 +97,18 @@ type Report struct {
 	Position PositionJSON `json:"position"`
 }
 
+// Heard is what a replica of the service was told by a reader with this NATS user.
+type Heard struct {
+	Name     string       `json:"name"`
+	Instance string       `json:"instance"`
+	Position PositionJSON `json:"position"`
+}
+
+// HeardBatch passes on to the other replicas what one has heard.
+type HeardBatch struct {
+	Heard []Heard `json:"heard"`
+}
+
 // Refusal is why a service did not do what a reader asked.
 type Refusal struct {
 	Code   string `json:"code"` // "invalid", "not_ready", "busy", "unknown_snapshot", "log_went_back", "cap"

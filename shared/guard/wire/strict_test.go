@@ -141,3 +141,27 @@ func FuzzRequest(f *testing.F) {
 		}
 	})
 }
+
+// FuzzHeard: what another replica passes on is taken within its bounds only, and
+// comes back as the same.
+func FuzzHeard(f *testing.F) {
+	f.Add([]byte(`{"heard":[{"name":"orders","instance":"i-1","position":` + goodPosition + `}]}`))
+	f.Add([]byte(`{"heard":[]}`))
+	f.Add([]byte(`{"heard":[{"name":"a.b","instance":"i","position":{}}],"later":1}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := DecodeRequest[HeardBatch](data)
+		if err != nil {
+			return
+		}
+		if len(r.Heard) == 0 || len(r.Heard) > MaxHeard {
+			t.Fatalf("%d positions were taken", len(r.Heard))
+		}
+		b, err := json.Marshal(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := DecodeRequest[HeardBatch](b); err != nil || !reflect.DeepEqual(again, r) {
+			t.Fatalf("%s: %+v, %v", data, again, err)
+		}
+	})
+}

@@ -28,6 +28,8 @@ const (
 	OpJoin      = "join"         // JoinRequest -> JoinAnswer
 	OpOut       = "out"          // OutRequest -> JoinAnswer
 	OpReport    = "report"       // Report, no answer
+	OpAttempts  = "attempts"     // AttemptsReport, no answer
+	OpHeard     = "heard"        // + "." + replica, of the revocation service alone: HeardBatch, no answer
 )
 
 // The subjects of requests between services and from outsiders.
@@ -36,6 +38,14 @@ const (
 	APIRevocation = "quash.api.revocation." // + operation
 	APIRotation   = "quash.api.rotation."   // + operation
 	APIIssuer     = "quash.api.issuer."     // + operation
+
+	// Questions of the revocation service about the issuer's records; it asks as
+	// control-reader, and the broker lets nobody else.
+	RecordsIssuer = "quash.records.issuer." // + operation
+
+	// What the issuer tells of by itself, to whoever listens: CloudEvents in JSON.
+	EventAll    = "quash.event.>"
+	EventIssuer = "quash.event.issuer." // + tenant + "." + what happened
 
 	// Of the break-glass identity alone: the broker vouches for it, and no token
 	// is asked for.

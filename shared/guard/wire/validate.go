@@ -75,6 +75,26 @@ func (r ProbeRequest) Check() error { return checkReader(r.Instance, r.Position,
 // Check implements Checker.
 func (r Report) Check() error { return checkReader(r.Instance, r.Position, nil) }
 
+// MaxHeard is the most that one HeardBatch passes on.
+const MaxHeard = 1000
+
+// Check implements Checker.
+func (r HeardBatch) Check() error {
+	if len(r.Heard) == 0 || len(r.Heard) > MaxHeard {
+		return fmt.Errorf("heard: %d positions, want 1 to %d", len(r.Heard), MaxHeard)
+	}
+	for i, h := range r.Heard {
+		err := checkReader(h.Instance, h.Position, nil)
+		if !isName(h.Name, maxInstance) {
+			err = fmt.Errorf("name %.70q: want 1 to %d of A-Z, a-z, 0-9, - and _", h.Name, maxInstance)
+		}
+		if err != nil {
+			return fmt.Errorf("heard %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
 // Check implements Checker.
 func (r OutRequest) Check() error { return CheckInstance(r.Instance) }
 

@@ -22,10 +22,14 @@ import (
 
 func main() {
 	ctx, stop := process.Context()
-	code, err := run(ctx, os.Args[1:])
+	code, again, err := chaos.Enclose(ctx, ".")
+	if !again && err == nil {
+		code, err = run(ctx, os.Args[1:])
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "quash-chaos:", err)
+		code = max(code, 2)
 	}
 	os.Exit(code)
 }

@@ -204,8 +204,10 @@ func (l *Log) Restart() {
 	defer l.mu.Unlock()
 	l.view, l.keys, l.order, l.stamp = revoke.NewView(), map[string]wire.KeyMessage{}, nil, revoke.Stamp{}
 	clear(l.snapshots)
+	l.epoch = 0
 	for _, m := range l.messages {
 		if m != nil {
+			l.epoch = max(l.epoch, m.Message.Epoch)
 			l.fold(*m)
 		}
 	}
