@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -14,9 +15,11 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/quash-project/quash/shared/guard"
+	"github.com/quash-project/quash/shared/guard/follow"
 	"github.com/quash-project/quash/shared/guard/guardtest"
 	"github.com/quash-project/quash/shared/guard/keyform"
 	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/guard/wire"
 )
 
 // probing is read with a proof of freshness: time goes by in these tests.
@@ -157,6 +160,45 @@ func TestBadKeyCostsLittle(t *testing.T) {
 	q.ImportKey(unknown, orders) // somebody made it meanwhile
 	q.Advance(2*time.Second + time.Millisecond)
 	wantAllow(t, decide(g, unknown, read))
+}
+
+// TestReadyGuardExchanges: the reader is what makes a guard ready, so exchanges have to
+// be possible before the reader says its first word.
+func TestReadyGuardExchanges(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // what is started first has its turn first
+	q := guardtest.New(t)
+	cfg, key := q.Follow(), q.APIKey(orders)
+	first := make(chan guard.Decision, 1)
+	var g *guard.Guard
+	cfg.Feed = feed{cfg.Feed, sync.OnceFunc(func() { first <- decide(g, key, probing) })}
+	g, err := guard.New([]guard.Issuer{q.Issuer()}, guard.WithFollow(cfg), guard.WithExchange(q.Exchange()), guard.WithClock(q.Now))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Run(ctx) }()
+	if d := <-first; d.Check == guard.CheckExchange {
+		t.Errorf("when the reader subscribes: %s", d.Reason)
+	}
+	q.WaitReady(g)
+	wantAllow(t, decide(g, key, probing))
+	wantExchanges(t, q, 1)
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// feed does something before it is subscribed to.
+type feed struct {
+	follow.Feed
+	before func()
+}
+
+func (f feed) Subscribe(deliver func(wire.Stored, error), lost func()) (stop func(), err error) {
+	f.before()
+	return f.Feed.Subscribe(deliver, lost)
 }
 
 func TestKeyIsExchangedAnewBeforeItsTokenEnds(t *testing.T) {

@@ -91,11 +91,15 @@ func newExchanger(g *Guard, iss *issuer, cfg Exchange) (*exchanger, error) {
 	return x, err
 }
 
-// run keeps exchanges going until ctx ends, and returns when none is under way.
-func (x *exchanger) run(ctx context.Context) {
+// begin lets exchanges be made until ctx ends; run follows.
+func (x *exchanger) begin(ctx context.Context) {
 	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.ctx = ctx
-	x.mu.Unlock()
+}
+
+// run tells of leaks until ctx ends, and returns when no exchange is under way.
+func (x *exchanger) run(ctx context.Context) {
 	x.leaks.run(ctx)
 	x.mu.Lock()
 	x.ctx = nil

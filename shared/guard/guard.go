@@ -156,6 +156,10 @@ func (g *Guard) Run(ctx context.Context) error {
 	defer cancel(nil)
 	defer g.stopped.Store(true)
 	var tasks sync.WaitGroup
+	if g.exchange != nil {
+		g.exchange.begin(ctx) // before what makes the guard ready
+		tasks.Go(func() { g.exchange.run(ctx) })
+	}
 	start := func(run func(context.Context) error) {
 		tasks.Go(func() {
 			if err := run(ctx); err != nil {
@@ -179,9 +183,6 @@ func (g *Guard) Run(ctx context.Context) error {
 		fallthrough
 	case g.opts.reader != nil:
 		tasks.Go(func() { g.tellAttempts(ctx, g.Reader()) })
-	}
-	if g.exchange != nil {
-		tasks.Go(func() { g.exchange.run(ctx) })
 	}
 	tasks.Go(func() { g.watchLoop(ctx) })
 	<-ctx.Done()
