@@ -35,12 +35,12 @@ func Document() (*huma.OpenAPI, error) {
 	}
 	// Nothing is called: a handler that is described needs no service behind it.
 	issuer.Register(api, nil, nil)
-	revocation.Register(api, nil, nil, nil)
+	revocation.Register(api, httpapi.Pages{}, nil, nil, nil)
 	revocation.RegisterSLO(api, nil)
-	revocation.RegisterAudit(api, revocation.Trail{})
-	revocation.RegisterReceipts(api, nil, nil, "")
-	revocation.RegisterIncidents(api, nil, "", "")
-	revocation.RegisterAttempts(api, nil, "")
+	revocation.RegisterAudit(api, httpapi.Pages{}, revocation.Trail{})
+	revocation.RegisterReceipts(api, httpapi.Pages{}, nil, nil, "")
+	revocation.RegisterIncidents(api, httpapi.Pages{}, nil, "", "")
+	revocation.RegisterAttempts(api, httpapi.Pages{}, nil, "")
 	rotator.Register(api, nil, nil)
 	if err := oauth.Register(mux, doc, nil, oauth.Config{}); err != nil {
 		return nil, fmt.Errorf("the OAuth endpoints: %w", err)

@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -70,7 +72,10 @@ func TestListsArePagedAlike(t *testing.T) {
 			t.Errorf("%s: by pages %s, as a whole %s", path, got, want)
 		}
 	}
-	for path := range tokens {
+	for path, token := range tokens {
+		if sealed, err := base64.RawURLEncoding.DecodeString(token); err != nil || readable.Match(sealed) {
+			t.Errorf("%s: what its page begins with can be read in the token: %q, %v", path, sealed, err)
+		}
 		for of, token := range tokens {
 			want := 422
 			if of == path {
@@ -83,6 +88,9 @@ func TestListsArePagedAlike(t *testing.T) {
 		c.check(call{method: "GET", path: path + "?limit=1001", header: by, want: 422})
 	}
 }
+
+// readable is more text in a row than chance puts into what is sealed.
+var readable = regexp.MustCompile(`[ -~]{12}`)
 
 // ids are the records by what does not change between two questions.
 func ids(t *testing.T, items []json.RawMessage) string {

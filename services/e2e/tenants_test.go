@@ -359,6 +359,14 @@ func TestTenantIsHeldReleasedRevokedAndDeleted(t *testing.T) {
 	receipt := cut.ID
 	stolen, stolenCut := a.cutKey()
 	s.decode(a.send("GET", "/v1/receipts/"+receipt, ""), http.StatusOK, &ignored)
+	var left struct {
+		None, Record bool
+		Requests     int
+	}
+	s.decode(s.api(a.token, http.MethodPost, "/v1/principals", json.RawMessage(`{"id":"carol"}`), "Idempotency-Key", "carol"), http.StatusCreated, &ignored)
+	if s.decode(s.raw(op, "GET", "/v1/tenants/acme/remains", ""), http.StatusOK, &left); left.Requests == 0 {
+		t.Error("its request is not remembered: then nothing shows that it is forgotten")
+	}
 	s.decode(s.raw(op, "DELETE", "/v1/tenants/acme?reason=test", ""), http.StatusOK, &ignored)
 	becomes("deleted", false)
 	if r := a.send("GET", "/v1/keys", ""); r.status != http.StatusUnauthorized {
@@ -366,9 +374,6 @@ func TestTenantIsHeldReleasedRevokedAndDeleted(t *testing.T) {
 	}
 	if r := s.raw(op, "POST", "/v1/tenants", `{"name":"acme"}`); r.status != http.StatusConflict {
 		t.Errorf("the name before everything is gone: status %d", r.status)
-	}
-	var left struct {
-		None, Record bool
 	}
 	// The record stays for as long as requests from before may run.
 	s.decode(s.raw(op, "GET", "/v1/tenants/acme/remains", ""), http.StatusOK, &left)

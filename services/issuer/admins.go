@@ -32,7 +32,7 @@ func (s *Service) endingRuler(ctx context.Context, c Caller, gone leaving, end f
 	defer done()
 	ctx, cancel := context.WithTimeout(ctx, TurnTime)
 	defer cancel()
-	for _, t := range []interface{ Fresh(context.Context) error }{s.d.Store.Keys, s.d.Store.Roles, s.d.Store.Bindings} {
+	for _, t := range []interface{ Fresh(context.Context) error }{s.d.Store.Keys, s.d.Store.Roles, s.d.Store.Bindings, s.d.Store.Clients} {
 		if err := t.Fresh(ctx); err != nil {
 			return Ended{}, err
 		}
@@ -85,17 +85,30 @@ func (s *Service) rulers(role *Role, yield func(k *Key, by []Binding) bool) {
 	for k := range s.d.Store.Keys.Walk(TenantGroup(role.Tenant)) {
 		var by []Binding
 		for _, subject := range k.holders() {
-			if b, is := bound[subject]; is {
+			b, is := bound[subject]
+			if is && (subject != k.Owner || !slices.ContainsFunc(role.Scopes, func(sc string) bool { return !k.takes(sc) })) {
 				by = append(by, b)
 			}
 		}
-		if len(by) == 0 && !k.given(role) || s.stateOfKey(&k) != StateActive {
+		if len(by) == 0 && !k.given(role) || s.stateOfKey(&k) != StateActive || !s.reachesUs(&k) {
 			continue
 		}
 		if !yield(&k, by) {
 			return
 		}
 	}
+}
+
+// reachesUs reports whether a token of the key can be one for Quash's own API.
+func (s *Service) reachesUs(k *Key) bool {
+	if len(k.Audiences) > 0 && !slices.Contains(k.Audiences, s.home.cfg.Issuer) {
+		return false
+	}
+	if k.Kind == APIKey {
+		return true
+	}
+	cl, known := s.d.Store.Clients.Peek(RecordKey(k.Tenant, k.Client))
+	return known && slices.Contains(cl.Grants, GrantClientCredentials) && (len(cl.Audiences) == 0 || slices.Contains(cl.Audiences, s.home.cfg.Issuer))
 }
 
 // given reports whether the key was made with the role.

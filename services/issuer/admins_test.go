@@ -64,6 +64,35 @@ func TestTheLastWhoRulesATenantIsNotTakenAway(t *testing.T) {
 		must(t, 0, errOf(b.DeleteKey(ctx, operator(), first, "test")))
 		stays(t, "the client", errOf(b.DeleteClient(ctx, operator(), cl.ID, "test")))
 	})
+	t.Run("key of a client", func(t *testing.T) {
+		b, first := ruled(t)
+		cl, _, _, err := b.CreateClient(ctx, operator(), issuer.NewClient{Name: "ops", Grants: []string{issuer.GrantTokenExchange}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		must2(b.CreateKey(ctx, operator(), issuer.NewKey{Owner: "olga", Client: cl.ID, Roles: []string{rights.Operator}}))(t)
+		must(t, 0, errOf(b.DeleteKey(ctx, operator(), first, "test")))
+		stays(t, "the client", errOf(b.DeleteClient(ctx, operator(), cl.ID, "test")))
+	})
+	t.Run("held", func(t *testing.T) {
+		b, first := ruled(t)
+		stays(t, "the only operator's key", errOf(b.DisableKey(ctx, operator(), first, "test")))
+		must2(b.CreateKey(ctx, operator(), issuer.NewKey{Owner: "olga", Roles: []string{rights.Operator}}))(t)
+		must(t, 0, errOf(b.DisableKey(ctx, operator(), first, "test")))
+	})
+	t.Run("who can't reach the API", func(t *testing.T) {
+		b, first := ruled(t)
+		_, _, _, err := b.CreateClient(ctx, operator(), issuer.NewClient{Name: "no grant", Grants: []string{issuer.GrantTokenExchange}, Roles: []string{rights.Operator}})
+		must(t, 0, err)
+		_, _, _, err = b.CreateClient(ctx, operator(), issuer.NewClient{
+			Name: "elsewhere", Grants: []string{issuer.GrantClientCredentials}, Audiences: []string{"https://orders.test"}, Roles: []string{rights.Operator},
+		})
+		must(t, 0, err)
+		must2(b.CreateKey(ctx, operator(), issuer.NewKey{Owner: "olga", Roles: []string{rights.Operator}, Audiences: []string{"https://orders.test"}}))(t)
+		must2(b.CreateKey(ctx, issuer.Caller{Actor: "mel", Tenant: "default", Scopes: []string{rights.KeysWrite}}, issuer.NewKey{Owner: "otto", OwnerRoles: true}))(t)
+		must(t, 0, errOf(b.Bind(ctx, operator(), issuer.NewBinding{Subject: "otto", Role: rights.Operator})))
+		stays(t, "the only operator's key", errOf(b.DeleteKey(ctx, operator(), first, "test")))
+	})
 	t.Run("another role of it", func(t *testing.T) {
 		b, _ := ruled(t)
 		must(t, 0, errOf(b.Bind(ctx, operator(), issuer.NewBinding{Subject: "olga", Role: rights.Auditor})))
@@ -74,7 +103,8 @@ func TestTheLastWhoRulesATenantIsNotTakenAway(t *testing.T) {
 // Two who would each leave it to the other: one of them stays, whichever way they go.
 func TestOfTwoWhoGoAtOnceOneStays(t *testing.T) {
 	for name, end := range map[string]func(b *bench, key issuer.Key) error{
-		"key": func(b *bench, k issuer.Key) error { return errOf(b.DeleteKey(t.Context(), operator(), k.ID, "test")) },
+		"key":  func(b *bench, k issuer.Key) error { return errOf(b.DeleteKey(t.Context(), operator(), k.ID, "test")) },
+		"hold": func(b *bench, k issuer.Key) error { return errOf(b.DisableKey(t.Context(), operator(), k.ID, "test")) },
 		"principal": func(b *bench, k issuer.Key) error {
 			return errOf(b.DeletePrincipal(t.Context(), operator(), k.Owner, "test"))
 		},

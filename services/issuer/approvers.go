@@ -147,7 +147,9 @@ func (s *Service) cuts(k *Key, roles, bound map[string]standing) standing {
 		}
 	}
 	for _, subject := range k.holders() {
-		is = max(is, bound[subject])
+		if subject != k.Owner || k.takes(rights.Revoke) {
+			is = max(is, bound[subject])
+		}
 	}
 	return is
 }

@@ -82,7 +82,7 @@ func (s *Service) canKey(ctx context.Context, c Caller, a *Ability, id, scope st
 			return err
 		}
 	}
-	if err := s.waysOf(ctx, c, a, KeyClientPrefix+id, scope); err != nil || !k.OwnerRoles {
+	if err := s.waysOf(ctx, c, a, KeyClientPrefix+id, scope); err != nil || !k.OwnerRoles || !k.takes(scope) {
 		return err
 	}
 	return s.waysOf(ctx, c, a, k.Owner, scope)

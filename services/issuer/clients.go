@@ -34,6 +34,9 @@ func (s *Service) CreateClient(ctx context.Context, c Caller, n NewClient) (Clie
 	if err := s.checkNewClient(c, &n); err != nil {
 		return Client{}, Key{}, apikey.Text{}, err
 	}
+	if err := s.lasts(ctx, c, "scopes", n.Scopes, time.Time{}); err != nil { // a client does not end by itself
+		return Client{}, Key{}, apikey.Text{}, err
+	}
 	if err := s.roomForClient(ctx); err != nil {
 		return Client{}, Key{}, apikey.Text{}, err
 	}
@@ -119,7 +122,18 @@ func (s *Service) AddSecret(ctx context.Context, c Caller, clientID, name string
 	if err != nil {
 		return Key{}, apikey.Text{}, err
 	}
-	if err := s.mayGive(ctx, c, "client_id", cl.Scopes, held); err != nil {
+	all, err := s.scopesOf(ctx, cl.Scopes, held)
+	if err != nil {
+		return Key{}, apikey.Text{}, err
+	}
+	if err := mayGive(c, "client_id", all); err != nil {
+		return Key{}, apikey.Text{}, err
+	}
+	lives, err := s.cfg.Keys.lifeOf(life)
+	if err != nil {
+		return Key{}, apikey.Text{}, err
+	}
+	if err := s.lasts(ctx, c, "expires_in", all, s.d.Now().Add(lives)); err != nil {
 		return Key{}, apikey.Text{}, err
 	}
 	return s.makeKey(ctx, c, secretOf(&cl, name, life, reason), ClientSecret)
@@ -160,7 +174,10 @@ func (s *Service) DeleteClient(ctx context.Context, c Caller, id, reason string,
 	if err := s.d.Store.Bindings.Fresh(ctx); err != nil {
 		return Ended{}, err
 	}
-	if s.boundTo(cl.ID, s.rulingRole()) {
+	if err := s.d.Store.Keys.Fresh(ctx); err != nil {
+		return Ended{}, err
+	}
+	if slices.ContainsFunc(s.d.Store.Keys.Group(ClientGroup(cl.Tenant, cl.ID)), func(k Key) bool { return s.mayRule(&k) }) {
 		return s.endingRuler(ctx, c, leaving{client: cl.ID}, func(ctx context.Context) (Ended, error) {
 			return s.endClient(ctx, c, &cl, reason, only...)
 		})

@@ -10,7 +10,8 @@ import (
 
 // DisableKey holds an API key or client secret: it and every token that came from it
 // is refused until EnableKey. The record stays as it is, so that nothing but the log
-// says so; and so a condition is judged by what this replica knows, just before.
+// says so; and so a condition is judged by what this replica knows, just before. The last one that rules
+// the tenant is not held here; to cut off even that one, hold it as a target.
 func (s *Service) DisableKey(ctx context.Context, c Caller, id, reason string, only ...If[Key]) (Ended, error) {
 	return s.holdKey(ctx, c, id, commit.Hold, reason, only)
 }
@@ -34,11 +35,7 @@ func (s *Service) holdKey(ctx context.Context, c Caller, id string, op commit.Op
 	}
 	if op == commit.Release {
 		// Who can enable it gives it all that it can do.
-		held, err := s.rolesOfKey(&k)
-		if err != nil {
-			return Ended{}, err
-		}
-		if err := s.mayGive(ctx, c, "id", k.Scopes, held); err != nil {
+		if err := s.mayGiveKey(ctx, c, &k); err != nil {
 			return Ended{}, err
 		}
 	}
@@ -46,9 +43,22 @@ func (s *Service) holdKey(ctx context.Context, c Caller, id string, op commit.Op
 	if err != nil {
 		return Ended{}, err
 	}
-	return s.commitOne(ctx, request, commit.Request{
-		Tenant: c.Tenant, Op: op, Actor: c.Actor, RequestID: c.Request, Reason: reason, Targets: []commit.Target{{Kind: revoke.KindKey, ID: k.ID}},
-	})
+	commitIt := func(ctx context.Context) (Ended, error) {
+		return s.commitOne(ctx, request, commit.Request{
+			Tenant: c.Tenant, Op: op, Actor: c.Actor, RequestID: c.Request, Reason: reason, Targets: []commit.Target{{Kind: revoke.KindKey, ID: k.ID}},
+		})
+	}
+	if op == commit.Release {
+		return commitIt(ctx)
+	}
+	// Who holds the last key that rules may not be able to release it.
+	if err := s.d.Store.Bindings.Fresh(ctx); err != nil {
+		return Ended{}, err
+	}
+	if s.mayRule(&k) {
+		return s.endingRuler(ctx, c, leaving{key: k.ID}, commitIt)
+	}
+	return commitIt(ctx)
 }
 
 // commitOne commits what changes no record, under an idempotency key.

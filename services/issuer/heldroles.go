@@ -25,6 +25,8 @@ type heldRole struct {
 	binding revoke.Key
 	stamp   revoke.Stamp
 	until   time.Time // zero: it does not end by itself
+	// most are those of Quash's own scopes that come to the holder at most; nil: all do.
+	most []string
 }
 
 // rolesOf returns what a subject holds by bindings. A binding that is ending
@@ -37,7 +39,7 @@ func (s *Service) rolesOf(subject string) ([]heldRole, error) {
 		if b.Mark != nil {
 			return nil, problem.New(problem.Unavailable, "a binding is being taken away; try again")
 		}
-		out = append(out, heldRole{b.Role, target(b.Tenant, revoke.KindBinding, b.BindingID()), b.Stamp, b.Expires})
+		out = append(out, heldRole{b.Role, target(b.Tenant, revoke.KindBinding, b.BindingID()), b.Stamp, b.Expires, nil})
 	}
 	return out, nil
 }
@@ -66,6 +68,11 @@ func (s *Service) rolesOfKey(k *Key) ([]heldRole, error) {
 		more, err := s.rolesOf(subject)
 		if err != nil {
 			return nil, err
+		}
+		for i := range more {
+			if subject == k.Owner {
+				more[i].most = k.OwnerMost
+			}
 		}
 		out = append(out, more...)
 	}
@@ -112,21 +119,21 @@ func (s *Service) roles(ctx context.Context, m *making, held []heldRole) (effect
 		case hit1 || hit2:
 			continue
 		}
-		e.add(&role, h.until, roleKey, h.binding)
+		e.add(&role, &h, roleKey)
 	}
 	slices.Sort(e.names)
 	return e, nil
 }
 
-func (e *effective) add(r *Role, until time.Time, keys ...revoke.Key) {
-	if !until.IsZero() && (e.until.IsZero() || until.Before(e.until)) {
-		e.until = until
+func (e *effective) add(r *Role, h *heldRole, roleKey revoke.Key) {
+	if !h.until.IsZero() && (e.until.IsZero() || h.until.Before(e.until)) {
+		e.until = h.until
 	}
 	if !slices.Contains(e.names, r.Name) {
 		e.names = append(e.names, r.Name)
 	}
-	e.scopes = union(e.scopes, r.Scopes)
-	e.via = union(e.via, keys)
+	e.scopes = union(e.scopes, h.within(r.Scopes))
+	e.via = union(e.via, []revoke.Key{roleKey, h.binding})
 }
 
 // union appends to a those of b that it lacks, keeping the order.

@@ -1,6 +1,7 @@
 package issuer_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 	"github.com/quash-project/quash/services/issuer"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/rights"
 )
 
 // A role that is given for a while is gone at its end by itself, from tokens too: none
@@ -104,4 +106,38 @@ func TestCanSaysWhy(t *testing.T) {
 			}
 		}
 	})
+}
+
+// stale gives a role as it was.
+type stale struct {
+	*fakeTable[issuer.Role]
+	role issuer.Role
+}
+
+func (s stale) Load(context.Context, string) (issuer.Role, error) { return s.role, nil }
+
+// TestRightThatWasTakenFromARoleDoesNotComeBack: whoever sees the role as it was must not
+// write back what they can't give.
+func TestRightThatWasTakenFromARoleDoesNotComeBack(t *testing.T) {
+	weak := issuer.Caller{Actor: "wanda", Tenant: "default", Scopes: []string{rights.RolesWrite}}
+	for name, next := range map[string][]string{"narrowed": {rights.Revoke, "a"}, "widened": {rights.Revoke, "a", "b", "c"}} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			b := newBench(t)
+			before, err := b.CreateRole(ctx, operator(), "clerk", []string{rights.Revoke, "a", "b"}, "test")
+			must(t, 0, err)
+			_, _, err = b.SetRole(ctx, operator(), "clerk", []string{"a", "b"}, "test")
+			must(t, 0, err)
+			behind := b.replica(t, &issuer.Store{
+				Tenants: b.tenants, Principals: b.principals, Keys: b.keys, Clients: b.clients, Roles: stale{b.roles, before}, Bindings: b.bindings, Uses: b.uses,
+			})
+			if _, _, err := behind.SetRole(ctx, weak, "clerk", next, "test"); problem.KindOf(err) != problem.Forbidden {
+				t.Errorf("%v, want it forbidden", err)
+			}
+			now, err := b.roles.Load(ctx, issuer.RoleKey("default", "clerk"))
+			if err != nil || slices.Contains(now.Scopes, rights.Revoke) {
+				t.Errorf("the role has %q, %v", now.Scopes, err)
+			}
+		})
+	}
 }

@@ -132,21 +132,32 @@ func (s *Service) furnishKey(ctx context.Context, m *making, c Caller, n *NewKey
 	if m.held(target(c.Tenant, revoke.KindPrincipal, n.Owner)) {
 		return problem.FieldError("owner", "%q is held: release it first", n.Owner)
 	}
+	all := slices.Clone(n.Scopes)
 	for _, name := range n.Roles {
 		r, err := s.giveRole(ctx, m, c, "roles", name)
 		if err != nil {
 			return err
 		}
-		k.Roles = append(k.Roles, r.Ref())
+		k.Roles, all = append(k.Roles, r.Ref()), union(all, r.Scopes)
 	}
 	if !n.OwnerRoles {
-		return nil
+		return s.lasts(ctx, c, "expires_in", all, k.Expires)
 	}
 	held, err := s.rolesOf(n.Owner)
 	if err != nil {
 		return err
 	}
-	return s.mayGive(ctx, c, "owner_roles", nil, held)
+	theirs, err := s.scopesOf(ctx, nil, held)
+	if err != nil {
+		return err
+	}
+	if err := mayGive(c, "owner_roles", theirs); err != nil {
+		return err
+	}
+	if k.OwnerMost, err = s.lasting(ctx, c, k.Expires); err != nil {
+		return err
+	}
+	return s.lasts(ctx, c, "expires_in", union(all, theirs), k.Expires)
 }
 
 // madeBefore refuses a request of which an earlier try, cut off before it could
@@ -189,21 +200,10 @@ func (s *Service) giveRole(ctx context.Context, m *making, c Caller, field, name
 	return r, nil
 }
 
-// mayGive tells whether the caller holds what these scopes and roles come to, of
-// Quash's own: whoever makes a secret for something gives all that it has. Roles
-// count whether or not they are hit just now.
-func (s *Service) mayGive(ctx context.Context, c Caller, field string, scopes []string, held []heldRole) error {
-	all := slices.Clone(scopes)
-	for _, h := range held {
-		r, err := s.d.Store.Roles.Get(ctx, RoleKey(c.Tenant, h.role.Name))
-		switch {
-		case err == nil && r.ID == h.role.ID:
-			all = union(all, r.Scopes)
-		case err != nil && problem.KindOf(err) != problem.NotFound:
-			return err
-		}
-	}
-	if lacking := rights.Lacking(c.Scopes, all); len(lacking) > 0 {
+// mayGive tells whether the caller holds these scopes, of Quash's own: whoever makes a secret
+// for something gives all that it has.
+func mayGive(c Caller, field string, scopes []string) error {
+	if lacking := rights.Lacking(c.Scopes, scopes); len(lacking) > 0 {
 		return forbidden(field, lacking)
 	}
 	return nil
@@ -282,11 +282,7 @@ func (s *Service) RenewKey(ctx context.Context, c Caller, id, reason string, onl
 		} else if err != nil {
 			return Key{}, err
 		}
-		held, err := s.rolesOfKey(&k)
-		if err != nil {
-			return Key{}, err
-		}
-		if err := s.mayGive(ctx, c, "id", k.Scopes, held); err != nil {
+		if err := s.mayGiveKey(ctx, c, &k); err != nil {
 			return Key{}, err
 		}
 		meta := s.meta(c, reason)

@@ -119,8 +119,8 @@ func TestNoNewKeyOfADeletedClient(t *testing.T) {
 	k, secret, err := b.CreateKey(ctx, c, issuer.NewKey{Owner: "alice", Client: cl.ID, Scopes: []string{"a"}, Reason: "test"})
 	must(t, 0, err)
 	b.clients.old = maps.Clone(b.clients.rows)
-	b.keys.behind = true // so that its end does not name the key, and leaves it
 	must(t, 0, second(b.DeleteClient(ctx, c, cl.ID, "test")))
+	b.keys.rows[issuer.RecordKey("default", k.ID)] = k // another replica has made it meanwhile: the end does not name it
 	if _, _, err := b.CreateKey(ctx, c, issuer.NewKey{Owner: "alice", Client: cl.ID, Reason: "test"}); problem.KindOf(err) != problem.Invalid {
 		t.Errorf("a new key of it: %v", err)
 	}

@@ -44,21 +44,25 @@ type Key struct {
 	Owner      string // the principal, sub of its tokens; of a client secret the client's id
 	Client     string // client_id; empty: it is a client of its own
 	Scopes     []string
-	Roles      []RoleRef      // given with the key: see heldRoles
-	OwnerRoles bool           // the roles bound to its owner count too
-	Audiences  []string       // allowed resources; empty: the tenant's default only
-	Networks   []netip.Prefix // from which it may be used; empty: from everywhere
-	RateLimit  int            // exchanges a minute, of each replica; 0: no limit
-	Imported   bool           // of another system: its id is made from its hash
-	Stamp      revoke.Stamp
-	Created    time.Time
-	Expires    time.Time
-	Warned     time.Time // when it was told last that the end is near; zero: not yet
-	Leak       *Leak     // nil: nothing is known of one
-	Before     []string  // ids of the keys whose place it takes, the newest last: MaxBefore at most
-	Rotation   *Rotation // nil: no key takes its place
-	Meta       endings.Meta
-	Mark       *endings.Mark
+	Roles      []RoleRef // given with the key: see heldRoles
+	OwnerRoles bool      // the roles bound to its owner count too
+	// OwnerMost are those of Quash's own scopes that its owner's roles give it at most: what
+	// its creator could give. Whoever makes a key for somebody gets no more by it when that
+	// one is given more. nil: there is no such bound.
+	OwnerMost []string
+	Audiences []string       // allowed resources; empty: the tenant's default only
+	Networks  []netip.Prefix // from which it may be used; empty: from everywhere
+	RateLimit int            // exchanges a minute, of each replica; 0: no limit
+	Imported  bool           // of another system: its id is made from its hash
+	Stamp     revoke.Stamp
+	Created   time.Time
+	Expires   time.Time
+	Warned    time.Time // when it was told last that the end is near; zero: not yet
+	Leak      *Leak     // nil: nothing is known of one
+	Before    []string  // ids of the keys whose place it takes, the newest last: MaxBefore at most
+	Rotation  *Rotation // nil: no key takes its place
+	Meta      endings.Meta
+	Mark      *endings.Mark
 }
 
 // MaxBefore is of how many keys before it a key knows.

@@ -86,7 +86,12 @@ func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []s
 		return Role{}, nil, errFixed
 	}
 	scopes = union(nil, scopes)
-	if err := checkScopes(Caller{Scopes: union(slices.Clone(c.Scopes), r.Scopes)}, scopes); err != nil {
+	if err := checkScopesOf(c, &r, scopes); err != nil {
+		return Role{}, nil, err
+	}
+	// Who has the role has it for as long as they do.
+	more := slices.DeleteFunc(slices.Clone(scopes), func(sc string) bool { return slices.Contains(r.Scopes, sc) })
+	if err := s.lasts(ctx, c, "scopes", more, time.Time{}); err != nil {
 		return Role{}, nil, err
 	}
 	key, meta := RoleKey(r.Tenant, r.Name), s.meta(c, reason)
@@ -105,10 +110,19 @@ func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []s
 		if now.ID != r.ID || now.Mark != nil || narrows(now.Scopes, scopes) {
 			return now, problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
 		}
+		if err := checkScopesOf(c, &now, scopes); err != nil {
+			return now, err
+		}
 		now.Scopes, now.Meta = scopes, meta
 		return now, nil
 	})
 	return r, nil, err
+}
+
+// checkScopesOf tells whether the caller may have a role be these: what it has just now may
+// stay, and what somebody took from it meanwhile does not come back by it.
+func checkScopesOf(c Caller, now *Role, scopes []string) error {
+	return checkScopes(Caller{Scopes: union(slices.Clone(c.Scopes), now.Scopes)}, scopes)
 }
 
 // narrows reports whether next lacks something that have has.
@@ -130,6 +144,9 @@ func (s *Service) narrowRole(ctx context.Context, c Caller, r Role, scopes []str
 		}
 		if now.ID != r.ID {
 			return nil, problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
+		}
+		if err := checkScopesOf(c, &now, scopes); err != nil {
+			return nil, err
 		}
 		m, err := s.newMark(c, reason, commit.Target{Kind: revoke.KindRole, ID: now.ID})
 		if err == nil {

@@ -22,8 +22,6 @@ type Rotate struct {
 	// Current is the old key's secret, of whoever rotates the key that they ask with: a
 	// token alone, which others are shown, must not become a key.
 	Current string
-	// Targets are the keys of everything whose revocation refuses the caller's token.
-	Targets []revoke.Key
 	// Scope is what a caller needs without Current.
 	Scope func(KeyKind) string
 }
@@ -53,6 +51,11 @@ func (s *Service) RotateKey(ctx context.Context, c Caller, id string, r Rotate, 
 	life, err := s.successorLife(&k, r.Life)
 	if err != nil {
 		return Rotated{}, apikey.Text{}, err
+	}
+	if r.Current == "" {
+		if err := s.givesKey(ctx, c, &k, s.d.Now().Add(life)); err != nil {
+			return Rotated{}, apikey.Text{}, err
+		}
 	}
 	if err := s.rotatedBefore(ctx, c, &k); err != nil {
 		return Rotated{}, apikey.Text{}, err
@@ -135,7 +138,7 @@ func (s *Service) goodStill(ctx context.Context, k *Key) error {
 // the error of looking for it. To whoever may not it looks as if there were none.
 func (s *Service) mayRotate(ctx context.Context, c Caller, k *Key, r *Rotate, found error) error {
 	if r.Current != "" {
-		own := found == nil && k.shows(r.Current) && slices.Contains(r.Targets, target(k.Tenant, revoke.KindKey, k.ID))
+		own := found == nil && k.shows(r.Current) && slices.Contains(c.Targets, target(k.Tenant, revoke.KindKey, k.ID))
 		switch {
 		case found != nil && problem.KindOf(found) != problem.NotFound:
 			return found
@@ -163,19 +166,37 @@ func (s *Service) mayRotate(ctx context.Context, c Caller, k *Key, r *Rotate, fo
 
 // mayGiveKey tells whether the caller may give all that a key gives.
 func (s *Service) mayGiveKey(ctx context.Context, c Caller, k *Key) error {
+	all, err := s.scopesOfKey(ctx, c, k)
+	if err != nil {
+		return err
+	}
+	return mayGive(c, "id", all)
+}
+
+// givesKey is mayGiveKey of a successor that ends at this time.
+func (s *Service) givesKey(ctx context.Context, c Caller, k *Key, until time.Time) error {
+	all, err := s.scopesOfKey(ctx, c, k)
+	if err != nil {
+		return err
+	}
+	return s.lasts(ctx, c, "expires_in", all, until)
+}
+
+// scopesOfKey returns all that a key gives.
+func (s *Service) scopesOfKey(ctx context.Context, c Caller, k *Key) ([]string, error) {
 	scopes := k.Scopes
 	if k.Kind == ClientSecret {
 		cl, err := s.Client(ctx, c, k.Client)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		scopes = cl.Scopes
 	}
 	held, err := s.rolesOfKey(k)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.mayGive(ctx, c, "id", scopes, held)
+	return s.scopesOf(ctx, scopes, held)
 }
 
 func (s *Service) checkOverlap(r *Rotate) error {
@@ -245,7 +266,7 @@ func (s *Service) successor(ctx context.Context, m *making, c Caller, k *Key, n 
 	bindings, err := s.boundStill(ctx, m, c, k, n.ID, r.Reason)
 	return Key{
 		ID: n.ID, Hash: n.Hash, Kind: k.Kind, Tenant: k.Tenant, Name: k.Name, Labels: k.Labels, Creator: c.Actor, Owner: k.Owner, Client: k.Client,
-		Scopes: k.Scopes, Roles: roles, OwnerRoles: k.OwnerRoles, Audiences: k.Audiences, Networks: k.Networks, RateLimit: k.RateLimit,
+		Scopes: k.Scopes, Roles: roles, OwnerRoles: k.OwnerRoles, OwnerMost: k.OwnerMost, Audiences: k.Audiences, Networks: k.Networks, RateLimit: k.RateLimit,
 		Stamp: m.stamp, Created: born, Before: before, Meta: s.meta(c, r.Reason),
 	}, bindings, err
 }

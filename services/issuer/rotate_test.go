@@ -443,20 +443,23 @@ func TestKeyRotatesItselfByItsSecretAlone(t *testing.T) {
 	of := func(k issuer.Key) []revoke.Key {
 		return []revoke.Key{(revoke.Target{Tenant: "default", Issuer: revoke.Own, Kind: revoke.KindKey, ID: k.ID}).Key()}
 	}
-	alone := issuer.Caller{Actor: "alice", Tenant: "default", Scopes: strings.Fields(c.Scope)}
+	alone := func(k issuer.Key) issuer.Caller {
+		return issuer.Caller{Actor: "alice", Tenant: "default", Scopes: strings.Fields(c.Scope), Targets: of(k)}
+	}
 	for name, r := range map[string]struct {
+		by issuer.Key
 		id string
 		issuer.Rotate
 	}{
-		"a token alone":          {k.ID, issuer.Rotate{Targets: of(k)}},
-		"another's secret":       {k.ID, issuer.Rotate{Targets: of(k), Current: otherSecret}},
-		"another's token":        {k.ID, issuer.Rotate{Targets: of(other), Current: secret}},
-		"another key":            {other.ID, issuer.Rotate{Targets: of(k), Current: secret}},
-		"one that is not there":  {strings.Repeat("x", 22), issuer.Rotate{Targets: of(k), Current: secret}},
-		"the same without proof": {strings.Repeat("x", 22), issuer.Rotate{Targets: of(k)}},
+		"a token alone":          {k, k.ID, issuer.Rotate{}},
+		"another's secret":       {k, k.ID, issuer.Rotate{Current: otherSecret}},
+		"another's token":        {other, k.ID, issuer.Rotate{Current: secret}},
+		"another key":            {k, other.ID, issuer.Rotate{Current: secret}},
+		"one that is not there":  {k, strings.Repeat("x", 22), issuer.Rotate{Current: secret}},
+		"the same without proof": {k, strings.Repeat("x", 22), issuer.Rotate{}},
 	} {
 		r.Scope = scopeOf
-		if _, _, err := b.RotateKey(ctx, alone, r.id, r.Rotate); problem.KindOf(err) != problem.Forbidden {
+		if _, _, err := b.RotateKey(ctx, alone(r.by), r.id, r.Rotate); problem.KindOf(err) != problem.Forbidden {
 			t.Errorf("%s: %v, want it forbidden", name, err)
 		}
 	}
@@ -466,7 +469,7 @@ func TestKeyRotatesItselfByItsSecretAlone(t *testing.T) {
 	if _, _, err := b.RotateKey(ctx, weak, admin.ID, issuer.Rotate{Scope: scopeOf}); problem.KindOf(err) != problem.Forbidden {
 		t.Errorf("by who holds less: %v, want it forbidden", err)
 	}
-	out, fresh, err := b.RotateKey(ctx, alone, k.ID, issuer.Rotate{Targets: of(k), Current: secret, Scope: scopeOf, Reason: "test"})
+	out, fresh, err := b.RotateKey(ctx, alone(k), k.ID, issuer.Rotate{Current: secret, Scope: scopeOf, Reason: "test"})
 	must(t, 0, err)
 	if c, ok := b.gives(fresh.Reveal()); !ok || c.Scope != "a" || c.Subject != "alice" || out.Old.Rotation.By != "alice" {
 		t.Errorf("%t %+v", ok, c)

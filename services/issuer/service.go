@@ -101,9 +101,19 @@ type Deps struct {
 	Attempted func(target revoke.Key, stamp revoke.Stamp, from netip.Addr) bool
 	// Rotated tells others of keys that others take the place of; nil as with Expiring.
 	Rotated func(context.Context, KeyRotated) error
-	Log     *zap.Logger
-	Now     func() time.Time
-	Rand    io.Reader
+	// Requests are those that are remembered by their idempotency key; nil: none are.
+	Requests Requests
+	Log      *zap.Logger
+	Now      func() time.Time
+	Rand     io.Reader
+}
+
+// Requests is where requests of a tenant's callers are remembered for a day. It is safe for
+// concurrent use.
+type Requests interface {
+	// Stored returns their names.
+	Stored(ctx context.Context, tenant string) ([]string, error)
+	Forget(ctx context.Context, name string) error
 }
 
 // Service is the issuer of one tenant. Its methods are safe for concurrent use.
@@ -192,11 +202,15 @@ func (s *Service) Ready() error {
 
 // Caller is who asks for a change, proved by a token.
 type Caller struct {
-	Actor   string   // who, for the audit
-	Tenant  string   // whose records
-	Scopes  []string // what the caller holds
-	Request string   // the id of the request, for the audit
-	Try     Try      // nil: the request will not be repeated
+	Actor  string   // who, for the audit
+	Tenant string   // whose records
+	Scopes []string // what the caller holds
+	Client string   // client_id of the caller's token
+	// Targets are the keys of everything whose revocation refuses the caller's token; of
+	// Quash itself there are none.
+	Targets []revoke.Key
+	Request string // the id of the request, for the audit
+	Try     Try    // nil: the request will not be repeated
 }
 
 func (s *Service) meta(c Caller, reason string) endings.Meta {

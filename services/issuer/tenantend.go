@@ -78,6 +78,9 @@ func (s *Service) clearTenant(ctx context.Context, t Tenant) error {
 	if s.d.Store.Uses != nil {
 		err = errors.Join(err, clearTable(ctx, s.d.Store.Uses, t.Name))
 	}
+	if s.d.Requests != nil {
+		err = errors.Join(err, clearAll(ctx, t.Name, s.d.Requests.Stored, s.d.Requests.Forget))
+	}
 	if err == nil && s.d.Now().Before(t.Mark.At.Add(settleTenant)) {
 		return errSettling
 	}
@@ -85,14 +88,21 @@ func (s *Service) clearTenant(ctx context.Context, t Tenant) error {
 }
 
 func clearTable[T any](ctx context.Context, table Table[T], tenant string) error {
-	keys, err := table.Stored(ctx, tenant)
+	return clearAll(ctx, tenant, table.Stored, func(ctx context.Context, key string) error {
+		return table.Remove(ctx, key, func(T) bool { return true })
+	})
+}
+
+// clearAll removes all that is stored of a tenant.
+func clearAll(ctx context.Context, tenant string, stored func(context.Context, string) ([]string, error), remove func(context.Context, string) error) error {
+	keys, err := stored(ctx, tenant)
 	if err != nil {
 		return err
 	}
 	removing, ctx := errgroup.WithContext(ctx)
 	removing.SetLimit(clearAtOnce)
 	for _, key := range keys {
-		removing.Go(func() error { return table.Remove(ctx, key, func(T) bool { return true }) })
+		removing.Go(func() error { return remove(ctx, key) })
 	}
 	return removing.Wait()
 }
@@ -104,6 +114,7 @@ const clearAtOnce = 32
 type Remains struct {
 	Record, SigningKeys                        bool
 	Principals, Keys, Clients, Roles, Bindings int
+	Requests                                   int // of the last day, remembered by their idempotency key
 }
 
 // None reports whether there is nothing.
@@ -127,6 +138,9 @@ func (s *Service) Remains(ctx context.Context, c Caller, name string) (Remains, 
 	r.Keys, r.Clients = count(s.d.Store.Keys.Stored(ctx, name)), count(s.d.Store.Clients.Stored(ctx, name))
 	if s.d.Store.Uses != nil {
 		r.Keys += count(s.d.Store.Uses.Stored(ctx, name)) // what is known of keys is a part of them
+	}
+	if s.d.Requests != nil {
+		r.Requests = count(s.d.Requests.Stored(ctx, name))
 	}
 	r.Roles, r.Bindings = count(s.d.Store.Roles.Stored(ctx, name)), count(s.d.Store.Bindings.Stored(ctx, name))
 	_, err := s.d.Store.Tenants.Load(ctx, name)

@@ -98,6 +98,13 @@ func (s *Service) CreateAdmin(ctx context.Context, c Caller, name string, life t
 	if lacking := rights.Lacking(c.Scopes, rights.OfTenant()); name == s.home.cfg.Tenant && len(lacking) > 0 {
 		return Key{}, apikey.Text{}, forbidden("tenant", lacking)
 	}
+	lives, err := s.cfg.Keys.lifeOf(life)
+	if err != nil {
+		return Key{}, apikey.Text{}, err
+	}
+	if err := s.home.lasts(ctx, c, "expires_in", []string{rights.TenantsWrite}, s.d.Now().Add(lives)); err != nil {
+		return Key{}, apikey.Text{}, err
+	}
 	in, as := s.In(name), Caller{Actor: c.Actor, Tenant: name, Scopes: rights.OfTenant()}
 	if err := in.mendRole(ctx, as, rights.Admin, reason); err != nil {
 		return Key{}, apikey.Text{}, err

@@ -1,13 +1,9 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
-	"slices"
 
 	"github.com/tink-crypto/tink-go/v2/tink"
 
@@ -26,11 +22,6 @@ type Pages struct{ aead tink.AEAD }
 // NewPages returns Pages whose tokens nobody can make up or read. All replicas need
 // the same aead.
 func NewPages(aead tink.AEAD) Pages { return Pages{aead} }
-
-// OpenPages returns Pages for lists that everybody who may ask may see as a whole,
-// of a service that has no secret in common with its other replicas: a token is
-// good for the same question alone, and can be read.
-func OpenPages() Pages { return Pages{bound{}} }
 
 // Question is what a list was asked for. A token of a page is good for the same
 // question alone, of the same tenant: with another it would tell of what the caller
@@ -109,30 +100,4 @@ func (s Pages) After(q Question, token string) (string, error) {
 		return "", errPage()
 	}
 	return string(after), nil
-}
-
-// bound ties a text to what it is associated with, and hides nothing.
-type bound struct{}
-
-var errBound = errors.New("httpapi: the token of another list")
-
-// Encrypt implements tink.AEAD.
-func (bound) Encrypt(text, associated []byte) ([]byte, error) {
-	return append(digest(text, associated), text...), nil
-}
-
-// Decrypt implements tink.AEAD.
-func (bound) Decrypt(sealed, associated []byte) ([]byte, error) {
-	if len(sealed) < boundLen || !bytes.Equal(sealed[:boundLen], digest(sealed[boundLen:], associated)) {
-		return nil, errBound
-	}
-	return sealed[boundLen:], nil
-}
-
-const boundLen = 16
-
-func digest(text, associated []byte) []byte {
-	of := sha256.Sum256(associated)
-	sum := sha256.Sum256(slices.Concat(of[:], text))
-	return sum[:boundLen]
 }

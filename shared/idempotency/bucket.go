@@ -96,6 +96,33 @@ func (b *Bucket) Write(ctx context.Context, name string, n Note, revision uint64
 	return 0, problem.Wrap(problem.Unavailable, err, "the request could not be noted; try again")
 }
 
+// Stored returns the names of the notes of a tenant.
+func (b *Bucket) Stored(ctx context.Context, tenant string) ([]string, error) {
+	store, err := b.late.Bucket(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := store.ListKeysFiltered(ctx, tenant+".>")
+	if err != nil {
+		return nil, problem.Wrap(problem.Unavailable, err, "the remembered requests can't be read now; try again")
+	}
+	defer func() { _ = list.Stop() }() // it has ended, or ctx has
+	var names []string
+	for name := range list.Keys() {
+		names = append(names, name)
+	}
+	return names, context.Cause(ctx)
+}
+
+// Forget removes a note, whatever it says.
+func (b *Bucket) Forget(ctx context.Context, name string) error {
+	store, err := b.late.Bucket(ctx)
+	if err != nil {
+		return err
+	}
+	return kv.Remove(ctx, store, name, func(Note) bool { return true })
+}
+
 func same(a, b Note) bool {
 	one, err1 := json.Marshal(a)
 	two, err2 := json.Marshal(b)

@@ -128,12 +128,15 @@ func (s *Service) wire(d Deps) error {
 			return ""
 		},
 	}}
+	if s.asked, err = idempotency.NewBucket(d.NATS, s.cfg.Replicas, d.Log.Named("requests")); err != nil {
+		return err
+	}
 	s.domain, err = issuer.New(issuer.Config{
 		Issuer: s.cfg.URL, Tenant: s.cfg.Tenant, Audience: s.cfg.Audience, TokenLife: s.cfg.TokenLife, Limit: s.cfg.Limit, Keys: s.cfg.keyPolicy(),
 	}, issuer.Deps{
 		Expiring: events{d.NATS}.keyExpiring, Rotated: events{d.NATS}.keyRotated,
 		Store: &s.store.Store, Reader: s.reader, Committer: commit.NewClient(d.NATS, identity.Issuer), Signers: s.rings,
-		Verifier: verifier{s.guard}, Attempted: s.guard.Attempted, Log: d.Log, Now: d.Now, Rand: d.Rand,
+		Verifier: verifier{s.guard}, Attempted: s.guard.Attempted, Requests: s.asked, Log: d.Log, Now: d.Now, Rand: d.Rand,
 	})
 	if err != nil {
 		return err
@@ -171,10 +174,6 @@ func (s *Service) follow(d Deps, known *keys.Family) error {
 func (s *Service) routes(d Deps) error {
 	mux := http.NewServeMux()
 	api := frame.New(mux, "issuer", frame.ByGuard(s.guard, s.cfg.Tenant), d.Log)
-	var err error
-	if s.asked, err = idempotency.NewBucket(d.NATS, s.cfg.Replicas, d.Log.Named("requests")); err != nil {
-		return err
-	}
 	api.Remember(frame.Memory{Notes: s.asked, Now: d.Now, Rand: d.Rand})
 	httpapi.Register(api, s.domain, d.KEK)
 	reference.Register(mux)

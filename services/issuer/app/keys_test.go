@@ -136,12 +136,17 @@ func TestKeyIsEnabledByWhoCouldGiveWhatItHas(t *testing.T) {
 	w.must(201, "POST", "/v1/roles", map[string]any{"name": "keymaster", "scopes": []string{rights.KeysWrite}}, nil)
 	master := w.newKey(map[string]any{"owner": "mel", "roles": []string{"keymaster"}})
 	strong := w.newKey(map[string]any{"owner": "olga", "roles": []string{"operator"}})
+	client := w.newClient(map[string]any{"name": "strong", "grants": []string{"client_credentials"}, "scopes": []string{rights.Revoke}})
 	tok := w.token(master.Secret).AccessToken
 	body := map[string]any{"reason": "a test"}
-	if a := w.api(tok, "POST", "/v1/keys/"+strong.ID+"/disable", body); a.status != 200 {
-		t.Errorf("disable: %d %s", a.status, a.body)
-	}
-	if a := w.api(tok, "POST", "/v1/keys/"+strong.ID+"/enable", body); a.status != 403 {
-		t.Errorf("enable: %d %s, want 403", a.status, a.body)
+	for name, id := range map[string]string{"an operator's key": strong.ID, "a client secret": client.SecretID} {
+		if a := w.api(tok, "POST", "/v1/keys/"+id+"/disable", body); a.status != 200 {
+			t.Errorf("%s: disable: %d %s", name, a.status, a.body)
+		}
+		for _, what := range []string{"enable", "renew"} {
+			if a := w.api(tok, "POST", "/v1/keys/"+id+"/"+what, body); a.status != 403 {
+				t.Errorf("%s: %s: %d %s, want 403", name, what, a.status, a.body)
+			}
+		}
 	}
 }

@@ -57,7 +57,7 @@ func op(id, method, path, summary, tag string) huma.Operation {
 
 func caller(ctx context.Context) issuer.Caller {
 	c := frame.CallerOf(ctx)
-	out := issuer.Caller{Actor: c.Actor(), Tenant: c.Tenant, Scopes: c.Scopes, Request: frame.RequestID(ctx)}
+	out := issuer.Caller{Actor: c.Actor(), Tenant: c.Tenant, Scopes: c.Scopes, Client: c.Client, Targets: c.Targets, Request: frame.RequestID(ctx)}
 	if a := frame.AttemptOf(ctx); a != nil {
 		out.Try = a
 	}

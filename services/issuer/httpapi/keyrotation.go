@@ -107,7 +107,7 @@ func (h *handlers) rotateKey(ctx context.Context, in *rotateKeyInput) (*rotateKe
 		return nil, err
 	}
 	r := issuer.Rotate{
-		Emergency: in.Body.Emergency, Reason: why, Current: in.Body.Current, Targets: frame.CallerOf(ctx).Targets, Scope: scopeToMake,
+		Emergency: in.Body.Emergency, Reason: why, Current: in.Body.Current, Scope: scopeToMake,
 	}
 	if r.Overlap, err = life("overlap", in.Body.Overlap); err != nil {
 		return nil, err

@@ -229,6 +229,7 @@ type Remains struct {
 	Clients     int    `json:"clients"`
 	Roles       int    `json:"roles"`
 	Bindings    int    `json:"bindings"`
+	Requests    int    `json:"requests" doc:"of the last day, remembered by their Idempotency-Key"`
 }
 
 // Export is all records of a tenant; nothing in it is a secret, or the hash of one.
@@ -255,7 +256,7 @@ func (h *handlers) tenantContents(a *frame.API) {
 			}
 			return &remainsOutput{Remains{
 				Tenant: in.Tenant, None: r.None(), Record: r.Record, SigningKeys: r.SigningKeys,
-				Principals: r.Principals, Keys: r.Keys, Clients: r.Clients, Roles: r.Roles, Bindings: r.Bindings,
+				Principals: r.Principals, Keys: r.Keys, Clients: r.Clients, Roles: r.Roles, Bindings: r.Bindings, Requests: r.Requests,
 			}}, nil
 		})
 	frame.Register(a, op("exportTenant", http.MethodGet, "/v1/tenants/{tenant}/export", "All records of a tenant", "tenants"), rights.TenantsRead,

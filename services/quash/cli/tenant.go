@@ -227,7 +227,7 @@ func (a *app) untilGone(ctx context.Context, cl *client.Client, name string, wai
 		count := func(n int64) string { return strconv.FormatInt(n, 10) }
 		if err := a.print(left.Raw, func() {
 			a.fields("tenant", name, "nothing left", fmt.Sprint(r.None), "record", fmt.Sprint(r.Record), "signing keys", fmt.Sprint(r.SigningKeys),
-				"principals", count(r.Principals), "keys", count(r.Keys), "clients", count(r.Clients), "roles", count(r.Roles), "bindings", count(r.Bindings))
+				"principals", count(r.Principals), "keys", count(r.Keys), "clients", count(r.Clients), "roles", count(r.Roles), "bindings", count(r.Bindings), "requests", count(r.Requests))
 		}); err != nil {
 			return err
 		}

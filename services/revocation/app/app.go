@@ -52,6 +52,7 @@ type Service struct {
 	slo     *slo.Meter
 	audit   *natstrail.Follower
 	proofs  *receipts.Keeper
+	pages   frame.Pages
 	books   *incidents.Books
 	tries   *attempts.Keeper
 	view    *redisview.Writer // nil: there is no Redis view
@@ -194,18 +195,18 @@ func (s *Service) buildWays(d Deps) error {
 	}
 	api := frame.New(mux, "revocation", s.api, d.Log)
 	api.Remember(frame.Memory{Notes: s.asked, Now: d.Now, Rand: d.Rand})
-	httpapi.Register(api, s.domain, s.feed, status)
+	httpapi.Register(api, s.pages, s.domain, s.feed, status)
 	httpapi.RegisterSLO(api, s.slo)
 	trail, err := natstrail.NewReader(d.NATS, d.Control)
 	if err != nil {
 		return err
 	}
 	origin := auditOrigin(s.cfg.URL)
-	httpapi.RegisterAudit(api, httpapi.Trail{
+	httpapi.RegisterAudit(api, s.pages, httpapi.Trail{
 		Kept: trail, Home: s.cfg.Tenant, Since: s.domain.Since, Origin: origin, Log: d.Log.Named("audit"),
 		Signer: func(ctx context.Context) (note.Signer, error) { return s.proofs.Keys.NoteSigner(ctx, origin) },
 	})
-	httpapi.RegisterReceipts(api, s.proofs, s.domain, s.cfg.URL)
+	httpapi.RegisterReceipts(api, s.pages, s.proofs, s.domain, s.cfg.URL)
 	s.books, err = incidents.New(incidents.Config{
 		NATS: d.NATS, Receipts: s.proofs, Ledger: s.ledger, Replicas: s.cfg.Replicas, Now: d.Now, Rand: d.Rand, Log: d.Log.Named("incidents"), From: s.from,
 	})
@@ -213,8 +214,8 @@ func (s *Service) buildWays(d Deps) error {
 		return err
 	}
 	s.domain.Notebooks = s.books
-	httpapi.RegisterIncidents(api, s.books, s.cfg.Tenant, s.cfg.URL)
-	httpapi.RegisterAttempts(api, s.tries, s.cfg.Tenant)
+	httpapi.RegisterIncidents(api, s.pages, s.books, s.cfg.Tenant, s.cfg.URL)
+	httpapi.RegisterAttempts(api, s.pages, s.tries, s.cfg.Tenant)
 	reference.Register(mux)
 	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
 	return nil

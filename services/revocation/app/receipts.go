@@ -7,6 +7,7 @@ import (
 	"github.com/quash-project/quash/services/revocation"
 	"github.com/quash-project/quash/services/revocation/attempts"
 	"github.com/quash-project/quash/services/revocation/receipts"
+	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/seal"
 )
 
@@ -16,6 +17,7 @@ func (s *Service) buildReceipts(d Deps) error {
 	if err != nil {
 		return fmt.Errorf("proof_kek_file: %w", err)
 	}
+	s.pages = frame.NewPages(kek)
 	s.proofs, err = receipts.New(receipts.Config{
 		NATS: d.NATS, KEK: kek, Ledger: s.ledger, Fleet: s.fleet, Replicas: s.cfg.Replicas, Now: d.Now, Rand: d.Rand, Log: d.Log.Named("receipts"), From: s.from,
 	})

@@ -32,8 +32,8 @@ type (
 )
 
 // RegisterAttempts adds who still tries with what a receipt is of.
-func RegisterAttempts(a *frame.API, k *attempts.Keeper, home string) {
-	h := &attemptHandlers{k: k, home: home, pages: frame.OpenPages()}
+func RegisterAttempts(a *frame.API, pages frame.Pages, k *attempts.Keeper, home string) {
+	h := &attemptHandlers{k: k, home: home, pages: pages}
 	frame.Register(a, huma.Operation{
 		OperationID: "listReceiptAttempts", Method: http.MethodGet, Path: "/v1/receipts/{id}/attempts", Tags: []string{"receipts"},
 		Summary: "Who has tried since with what was revoked or held, as guards count it, the earliest first", Errors: []int{http.StatusNotFound},

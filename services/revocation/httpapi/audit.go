@@ -115,14 +115,14 @@ type trailHandlers struct {
 }
 
 // RegisterAudit adds the operations about the audit trail to an API.
-func RegisterAudit(a *frame.API, t Trail) {
+func RegisterAudit(a *frame.API, pages frame.Pages, t Trail) {
 	if t.Log == nil {
 		t.Log = zap.NewNop()
 	}
 	if t.Wait == 0 {
 		t.Wait = 10 * time.Second
 	}
-	h := &trailHandlers{Trail: t, pages: frame.OpenPages()}
+	h := &trailHandlers{Trail: t, pages: pages}
 	frame.Register(a, huma.Operation{
 		OperationID: "searchAudit", Method: http.MethodGet, Path: "/v1/audit", Tags: []string{"audit"},
 		Summary: "Search the audit trail",

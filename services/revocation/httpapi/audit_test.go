@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -32,6 +33,7 @@ import (
 	"github.com/quash-project/quash/shared/identity"
 	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/rights"
+	"github.com/quash-project/quash/shared/seal"
 )
 
 // tenants authorizes auditors, whose token is the name of their tenant.
@@ -81,12 +83,26 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
+// pages are those of a key-encryption key of its own.
+func pages(t *testing.T) frame.Pages {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "kek")
+	if err := seal.CreateKEK(file); err != nil {
+		t.Fatal(err)
+	}
+	kek, err := seal.LoadKEK(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return frame.NewPages(kek)
+}
+
 // serve serves the API with this key.
 func (w *world) serve(signer func(context.Context) (note.Signer, error)) *httptest.Server {
 	r, err := natstrail.NewReader(w.nats.Conn(w.t, identity.Revocation), w.nats.Conn(w.t, identity.ControlReader))
 	w.must(err)
 	mux := http.NewServeMux()
-	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), httpapi.Trail{
+	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), pages(w.t), httpapi.Trail{
 		Kept: r, Home: "default", Since: func(_ context.Context, tenant string) (time.Time, error) { return w.since[tenant], nil },
 		Origin: "quash.test/audit", Signer: signer, Log: zaptest.NewLogger(w.t), Wait: w.wait,
 	})

@@ -68,7 +68,7 @@ func TestStreamsOfTheAuditBreakOffWithTheirToken(t *testing.T) {
 		q := guardtest.New(t)
 		mux := http.NewServeMux()
 		api := frame.New(mux, "test", frame.ByGuard(q.Guard(), guardtest.Tenant), nil)
-		httpapi.RegisterAudit(api, httpapi.Trail{Kept: &trail{pages: 3, stopAt: 3, gate: make(chan struct{})}, Home: guardtest.Tenant})
+		httpapi.RegisterAudit(api, pages(t), httpapi.Trail{Kept: &trail{pages: 3, stopAt: 3, gate: make(chan struct{})}, Home: guardtest.Tenant})
 		s := httptest.NewServer(frame.Handler(mux, nil, nil))
 		t.Cleanup(s.Close)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -97,7 +97,7 @@ func TestStreamsOfTheAuditBreakOffWithTheirToken(t *testing.T) {
 // TestExportThatBeginsAfterTheEndIsNoAnswer: the trail went back, and lacks what was read.
 func TestExportThatBeginsAfterTheEndIsNoAnswer(t *testing.T) {
 	mux := http.NewServeMux()
-	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), httpapi.Trail{Kept: &trail{pages: 3}, Home: "default"})
+	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), pages(t), httpapi.Trail{Kept: &trail{pages: 3}, Home: "default"})
 	for query, want := range map[string]int{"from=3": 200, "from=4": 200, "from=5": 503, "from=5&follow=true": 503, "from=18446744073709551614": 503} {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
@@ -115,7 +115,7 @@ func TestExportThatBeginsAfterTheEndIsNoAnswer(t *testing.T) {
 func TestPagesAreSentThoughTheSourcesCantBeAsked(t *testing.T) {
 	mux := http.NewServeMux()
 	kept := &trail{pages: 3, awaited: errors.New("no answer from KV_keys")}
-	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), httpapi.Trail{Kept: kept, Home: "default"})
+	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), pages(t), httpapi.Trail{Kept: kept, Home: "default"})
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/audit/pages", nil)
 	req.Header.Set("Authorization", "Bearer default")
 	w := httptest.NewRecorder()
@@ -141,7 +141,7 @@ func (d *deadlines) Write(b []byte) (int, error) {
 // TestLinesOfTheAuditHaveADeadline each: a reader that has stopped is not waited for.
 func TestLinesOfTheAuditHaveADeadline(t *testing.T) {
 	mux := http.NewServeMux()
-	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), httpapi.Trail{Kept: &trail{pages: 3}, Home: "default"})
+	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), pages(t), httpapi.Trail{Kept: &trail{pages: 3}, Home: "default"})
 	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/v1/audit/pages", nil)
 	req.Header.Set("Authorization", "Bearer default")
 	w := &deadlines{ResponseRecorder: httptest.NewRecorder()}

@@ -22,8 +22,8 @@ import (
 type Redis func() RedisStatus
 
 // Register adds the operations to an API.
-func Register(a *frame.API, s *revocation.Service, feed *revocation.Feed, redis Redis) {
-	h := &handlers{s: s, feed: feed, redis: redis, pages: frame.OpenPages()}
+func Register(a *frame.API, pages frame.Pages, s *revocation.Service, feed *revocation.Feed, redis Redis) {
+	h := &handlers{s: s, feed: feed, redis: redis, pages: pages}
 	h.revocations(a)
 	h.pending(a)
 	h.previews(a)

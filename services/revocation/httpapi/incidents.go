@@ -105,8 +105,8 @@ type incidentHandlers struct {
 }
 
 // RegisterIncidents adds the notebooks of incidents.
-func RegisterIncidents(a *frame.API, books *incidents.Books, home, installation string) {
-	h := &incidentHandlers{books: books, home: home, installation: installation, pages: frame.OpenPages()}
+func RegisterIncidents(a *frame.API, pages frame.Pages, books *incidents.Books, home, installation string) {
+	h := &incidentHandlers{books: books, home: home, installation: installation, pages: pages}
 	const readers = rights.Revoke + "|" + rights.AuditRead
 	tags := []string{"incidents"}
 	frame.Register(a, huma.Operation{

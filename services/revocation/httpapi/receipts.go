@@ -80,8 +80,8 @@ const (
 )
 
 // RegisterReceipts adds the receipts of k, signed in the name of an installation.
-func RegisterReceipts(a *frame.API, k *receipts.Keeper, s *revocation.Service, installation string) {
-	h := &receiptHandlers{k: k, s: s, installation: installation, pages: frame.OpenPages()}
+func RegisterReceipts(a *frame.API, pages frame.Pages, k *receipts.Keeper, s *revocation.Service, installation string) {
+	h := &receiptHandlers{k: k, s: s, installation: installation, pages: pages}
 	const who = rights.Revoke + "|" + rights.AuditRead
 	frame.Register(a, huma.Operation{
 		OperationID: "listReceipts", Method: http.MethodGet, Path: "/v1/receipts", Tags: []string{"receipts"},

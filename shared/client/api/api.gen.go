@@ -3405,9 +3405,12 @@ type Remains struct {
 	Keys     int64 `json:"keys"`
 
 	// None nothing of it is left
-	None        bool   `json:"none"`
-	Principals  int64  `json:"principals"`
-	Record      bool   `json:"record"`
+	None       bool  `json:"none"`
+	Principals int64 `json:"principals"`
+	Record     bool  `json:"record"`
+
+	// Requests of the last day, remembered by their Idempotency-Key
+	Requests    int64  `json:"requests"`
 	Roles       int64  `json:"roles"`
 	SigningKeys bool   `json:"signing_keys"`
 	Tenant      string `json:"tenant"`
