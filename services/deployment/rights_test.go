@@ -124,6 +124,7 @@ publish quash.api.revocation.x           .            .           .      .      
 publish quash.api.rotation.x             .            .           .      .       .        .         x
 publish quash.api.issuer.x               .            .           .      .       .        .         x
 publish quash.records.issuer.x           .            x           .      .       .        .         .
+publish quash.records.issuer.leaked      .            x           .      x       .        .         .
 publish quash.event.issuer.default.x     .            .           x      .       .        .         .
 publish quash.event.OTHER                .            .           .      .       .        .         .
 publish quash.break-glass.revocation.x   .            .           .      .       .        x         .

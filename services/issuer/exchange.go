@@ -7,6 +7,7 @@ import (
 
 	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/leaked"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -159,20 +160,14 @@ func (s *Service) authenticate(ctx context.Context, m *making, auth ClientAuth) 
 // idOf returns the id under which the record of a secret stands: of one of ours it is
 // made from the text, of one that was imported from its hash. So either is found, or
 // not, by one look-up of the same kind.
-func idOf(secret string) string {
-	if _, err := apikey.Parse(secret); err == nil {
-		return apikey.ID(secret)
-	}
-	return apikey.ImportedID(apikey.HashOf(secret))
-}
+func idOf(secret string) string { return leaked.Of(secret).ID }
 
 // shows reports whether a secret is that of the record.
-func (k *Key) shows(secret string) bool {
-	kind, err := apikey.Parse(secret)
-	if err != nil {
-		kind = apikey.Key
-	}
-	return k.Hash.Equal(apikey.HashOf(secret)) && string(k.Kind) == kind.String() && k.Imported == (err != nil)
+func (k *Key) shows(secret string) bool { return k.is(leaked.Of(secret)) }
+
+func (k *Key) is(secret leaked.Secret) bool {
+	imported := secret.Kind == ""
+	return k.Hash.Equal(secret.Hash) && k.Imported == imported && (imported && k.Kind == APIKey || string(k.Kind) == secret.Kind)
 }
 
 // liveKey finds the record of a secret and checks it. NotFound stands for

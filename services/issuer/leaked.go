@@ -12,6 +12,7 @@ import (
 	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/revoke"
+	"github.com/quash-project/quash/shared/leaked"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -24,16 +25,21 @@ const leakRate = 60
 //
 // The record says so from then on; by policy the key is held.
 func (s *Service) ReportLeak(ctx context.Context, secret, where string, from netip.Addr) error {
+	return s.ReportLeaked(ctx, leaked.Of(secret), readable(where, secret), from)
+}
+
+// ReportLeaked is ReportLeak of a service that was shown the secret, for whose word where
+// stands.
+func (s *Service) ReportLeaked(ctx context.Context, secret leaked.Secret, where string, from netip.Addr) error {
 	if _, wait := s.byNetwork.take(network(from), leakRate, s.d.Now()); wait > 0 {
 		return tooMany("too many secrets were shown from this network", wait)
 	}
-	found, err := s.whosever(ctx, idOf(secret))
+	found, err := s.whosever(ctx, secret.ID)
 	if err != nil {
 		return err
 	}
-	where = readable(where, secret)
 	for _, k := range found {
-		if k.shows(secret) && k.Mark == nil {
+		if k.is(secret) && k.Mark == nil {
 			err = errors.Join(err, s.In(k.Tenant).leaked(ctx, k, where, from))
 		}
 	}

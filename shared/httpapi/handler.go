@@ -98,9 +98,10 @@ func Handler(mux *http.ServeMux, log *zap.Logger, traces trace.TracerProvider, l
 		}
 		if pattern == "" {
 			unmatched(rec, r, handler, e.id)
-			return
+		} else {
+			mux.ServeHTTP(rec, r)
 		}
-		mux.ServeHTTP(rec, r)
+		suspect(r, rec.code(), pattern, leaks)
 	})
 }
 

@@ -20,6 +20,10 @@ type Leaks struct {
 	// Known reports whether a text is a secret, where its form does not tell: one that was
 	// imported from another system. nil: none is.
 	Known func(text string) bool
+	// Suspected is told, once it was answered, of a refused request in whose URL no secret was
+	// found, and what there could be one: of an imported one nothing else may tell. nil:
+	// nobody is.
+	Suspected func(r *http.Request, where string, texts []string)
 }
 
 const (
@@ -70,20 +74,43 @@ func parts(u *url.URL) (out []string) {
 	return out
 }
 
+// suspect tells of what may be a secret in the URL of a request that was refused.
+func suspect(r *http.Request, status int, pattern string, leaks []Leaks) {
+	if status < 400 || status >= 500 {
+		return
+	}
+	for _, l := range leaks {
+		if l.Suspected == nil {
+			continue
+		}
+		if texts := parts(r.URL); len(texts) > 0 {
+			l.Suspected(r, whereIn(r, pattern), texts)
+		}
+	}
+}
+
+// whereIn says where a secret stood, without what stood there.
+func whereIn(r *http.Request, pattern string) string {
+	return strings.TrimSpace("in the URL of a request to Quash: " + methodOf(r) + " " + routeOf(pattern))
+}
+
+func routeOf(pattern string) string {
+	if _, route, found := strings.Cut(pattern, " "); found {
+		return route
+	}
+	return pattern
+}
+
 // refuseURL answers a request with a secret in its URL. RFC 6750, 5.3: "Bearer tokens
 // SHOULD NOT be passed in page URLs": servers, proxies and browsers keep those, so that
 // it counts as leaked, whatever becomes of the request.
 func refuseURL(w http.ResponseWriter, r *http.Request, pattern, id string, secrets []string, leaks []Leaks) error {
-	_, route, found := strings.Cut(pattern, " ")
-	if !found {
-		route = pattern
-	}
 	for _, l := range leaks {
-		l.Told(r, strings.TrimSpace("in the URL of a request to Quash: "+methodOf(r)+" "+route), secrets)
+		l.Told(r, whereIn(r, pattern), secrets)
 	}
 	err := problem.New(problem.Invalid, "an API key or client secret stands in the URL, which is kept in logs and histories: it counts as leaked. Make another one, revoke this one, and send keys in the body of POST /oauth/token alone")
 	err.Field = parameterOf(r.URL, secrets)
-	if !strings.Contains(route, "/oauth/") {
+	if !strings.Contains(routeOf(pattern), "/oauth/") {
 		problem.Write(w, err, id)
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/nats-io/jwt/v2"
 
 	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/leaked"
 )
 
 // The accounts.
@@ -127,6 +128,7 @@ func scope(role, signer string) *jwt.UserScope {
 			// Key messages, and the question who lacks one.
 			pub = append(pub, wire.CommitPrefix+role+".>")
 			serve(wire.APIRotation+">", wire.BreakGlassRotation+">")
+			pub = append(pub, wire.RecordsIssuer+leaked.Operation)
 		} else {
 			pub = append(pub, wire.EventIssuer+">")
 			serve(wire.APIIssuer+">", wire.BreakGlassIssuer+">", wire.RecordsIssuer+">")

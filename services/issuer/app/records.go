@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 
 	"github.com/quash-project/quash/shared/approvers"
 	"github.com/quash-project/quash/shared/commit"
@@ -9,15 +10,17 @@ import (
 	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/hits"
 	frame "github.com/quash-project/quash/shared/httpapi"
+	"github.com/quash-project/quash/shared/leaked"
 	"github.com/quash-project/quash/shared/natsapi"
 	"github.com/quash-project/quash/shared/problem"
 )
 
-// serveRecords answers the revocation service, until ctx ends, what a cut would hit and who may make one. The
-// broker lets nobody else ask; whose records they are was checked there.
+// serveRecords answers the revocation service, until ctx ends, what a cut would hit and who may make one, and
+// takes its word and that of the rotator for what has leaked. The broker lets nobody else ask; whose records
+// they are was checked there.
 func (s *Service) serveRecords(ctx context.Context) error {
 	server, err := natsapi.Serve(s.nats, wire.RecordsIssuer, natsapi.Config{Queue: "quash-issuer", Deadline: hits.Within, Log: s.log.Named("nats"), Traces: s.traces},
-		natsapi.On(hits.Operation, frame.Public, s.hits), natsapi.On(approvers.Operation, frame.Public, s.approvers))
+		natsapi.On(hits.Operation, frame.Public, s.hits), natsapi.On(approvers.Operation, frame.Public, s.approvers), natsapi.On(leaked.Operation, frame.Public, s.leaked))
 	if err != nil {
 		return err
 	}
@@ -57,4 +60,18 @@ func (s *Service) approvers(ctx context.Context, in approvers.Request) (approver
 		return approvers.Answer{}, problem.FieldError("subjects", "%d subjects: %d at most", len(in.Subjects), approvers.MaxSubjects)
 	}
 	return s.domain.In(in.Tenant).Approvers(ctx, revoke.Stamp{Epoch: in.Epoch, Seq: in.Sequence}, in.Subjects)
+}
+
+func (s *Service) leaked(ctx context.Context, in leaked.Request) (leaked.Answer, error) {
+	if len(in.Secrets) > leaked.MaxSecrets {
+		return leaked.Answer{}, problem.FieldError("secrets", "%d secrets: %d at most", len(in.Secrets), leaked.MaxSecrets)
+	}
+	if err := errors.Join(revoke.CheckID("where", in.Where), problem.NoSecret("where", in.Where)); err != nil {
+		return leaked.Answer{}, problem.FieldError("where", "%v", err)
+	}
+	var errs []error
+	for _, secret := range in.Secrets {
+		errs = append(errs, s.domain.ReportLeaked(ctx, secret, in.Where, in.From))
+	}
+	return leaked.Answer{}, errors.Join(errs...)
 }

@@ -37,6 +37,7 @@ import (
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/idempotency"
 	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/leaked/natsteller"
 	"github.com/quash-project/quash/shared/tracing"
 )
 
@@ -66,6 +67,7 @@ type Service struct {
 	door    *breakglass.Door
 	waiting *pendingStore
 	told    *secondTold
+	leaks   *natsteller.Teller
 }
 
 // New wires the service. It asks nothing of NATS or Redis yet: Run waits for them.
@@ -217,7 +219,8 @@ func (s *Service) buildWays(d Deps) error {
 	httpapi.RegisterIncidents(api, s.pages, s.books, s.cfg.Tenant, s.cfg.URL)
 	httpapi.RegisterAttempts(api, s.pages, s.tries, s.cfg.Tenant)
 	reference.Register(mux)
-	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
+	s.leaks = natsteller.New(d.Control, d.Log.Named("leaks"))
+	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces, s.leaks.Leaks())
 	return nil
 }
 
@@ -276,6 +279,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.proofs.Run(ctx) })
 	g.Go(func() error { return s.books.Run(ctx) })
 	g.Go(func() error { return s.tries.Run(ctx) })
+	g.Go(func() error { return s.leaks.Run(ctx) })
 	g.Go(func() error { return s.serveOutsiders(ctx) })
 	if s.view != nil {
 		g.Go(func() error { return s.view.Run(ctx) })

@@ -29,6 +29,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/leaked/natsteller"
 	"github.com/quash-project/quash/shared/metrics"
 	"github.com/quash-project/quash/shared/natsapi"
 	"github.com/quash-project/quash/shared/seal"
@@ -51,6 +52,7 @@ type Service struct {
 	handler http.Handler
 	door    *breakglass.Door
 	tenant  string
+	leaks   *natsteller.Teller
 }
 
 // New wires the service. It asks nothing of NATS yet: Run waits for that.
@@ -113,7 +115,8 @@ func (s *Service) wire(cfg Config, d Deps) error {
 	mux := http.NewServeMux()
 	reference.Register(mux)
 	httpapi.Register(frame.New(mux, "rotator", frame.ByGuard(s.guard, s.tenant), d.Log), s.domain, d.KEK)
-	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces)
+	s.leaks = natsteller.New(d.NATS, d.Log.Named("leaks"))
+	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces, s.leaks.Leaks())
 	return nil
 }
 
@@ -174,6 +177,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.guard.Run(work) })
 	g.Go(func() error { return s.store.Run(work) })
 	g.Go(func() error { return s.domain.Run(work) })
+	g.Go(func() error { return s.leaks.Run(work) })
 	select {
 	case <-ctx.Done():
 	case <-work.Done():

@@ -40,7 +40,7 @@ const (
 	APIIssuer     = "quash.api.issuer."     // + operation
 
 	// Questions of the revocation service about the issuer's records; it asks as
-	// control-reader, and the broker lets nobody else.
+	// control-reader, and the broker lets nobody else. The rotator may tell of what has leaked.
 	RecordsIssuer = "quash.records.issuer." // + operation
 
 	// What the issuer tells of by itself, to whoever listens: CloudEvents in JSON.
