@@ -5,12 +5,16 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
 )
+
+// freshIn is how long the log may take to answer for an introspection.
+const freshIn = 3 * time.Second
 
 // Introspect tells an authenticated client about a token (RFC 7662): the client
 // that it was issued to, or one that serves its audience. To anybody else, and
@@ -24,7 +28,11 @@ func (s *Service) Introspect(ctx context.Context, auth ClientAuth, token string,
 		return nil, err
 	}
 	if fresh {
-		if err := s.d.Reader.Fresh(ctx); err != nil {
+		// Who asks holds up a request of their own meanwhile.
+		asking, cancel := context.WithTimeout(ctx, freshIn)
+		err := s.d.Reader.Fresh(asking)
+		cancel()
+		if err != nil {
 			return nil, problem.Wrap(problem.Unavailable, err, "the log can't be asked now; try again, or without fresh")
 		}
 	}

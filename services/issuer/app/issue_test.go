@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -157,8 +158,23 @@ func TestNothingIsIssuedWithoutTheLog(t *testing.T) {
 	w.cfg.Limit = 1_000_000_000 // 1 s, so that the test need not wait long
 	w.startApp()
 	k := w.newKey(map[string]any{"owner": "alice", "scopes": []string{"a"}})
-	w.token(k.Secret)
+	tok := w.token(k.Secret).AccessToken
+	asks := func(path string, form url.Values) answer {
+		form.Set("token", tok)
+		return w.post(path, form, k.ClientID, k.Secret)
+	}
+	if a := asks("/oauth/introspect", url.Values{"fresh": {"true"}}); a.status != http.StatusOK {
+		t.Fatalf("with the log: %d %s", a.status, a.body)
+	}
 	w.stopLog()
+	unavailable := func(what string, a answer) {
+		t.Helper()
+		if a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || strings.Contains(string(a.body), "active") {
+			t.Errorf("%s: %d %v %s, want 503", what, a.status, a.header, a.body)
+		}
+	}
+	// Within the limit too: whoever wants to know what is so now is not told what was.
+	unavailable("fresh introspection", asks("/oauth/introspect", url.Values{"fresh": {"true"}}))
 	var last answer
 	eventually(t, "the issuer stops at its limit", func() bool {
 		last = w.post("/oauth/token", exchangeForm(k.Secret))
@@ -170,6 +186,8 @@ func TestNothingIsIssuedWithoutTheLog(t *testing.T) {
 	if w.app.Ready() == nil {
 		t.Error("it says that it is ready")
 	}
+	unavailable("introspection past the limit", asks("/oauth/introspect", url.Values{}))
+	unavailable("a revocation that is not durable", asks("/oauth/revoke", url.Values{}))
 	w.startLog()
 	eventually(t, "it issues again", func() bool { return w.post("/oauth/token", exchangeForm(k.Secret)).status == http.StatusOK })
 }

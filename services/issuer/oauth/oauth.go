@@ -6,6 +6,7 @@
 package oauth
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -124,7 +125,9 @@ func (h *handler) post(endpoint func(*handler, http.ResponseWriter, *http.Reques
 			in, err = h.of(r)
 		}
 		if err == nil {
-			err = endpoint(in, w, r, f)
+			ctx, cancel := context.WithTimeout(r.Context(), frame.Deadline)
+			defer cancel()
+			err = endpoint(in, w, r.WithContext(ctx), f)
 		}
 		if err != nil {
 			h.fail(w, r, err)
