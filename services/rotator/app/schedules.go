@@ -69,7 +69,9 @@ type tenants struct {
 func (t tenants) Tenants() map[string]bool { return t.store.Tenants() }
 
 // Ends implements schedule.Tenants.
-func (t tenants) Ends(ctx context.Context, tenant string) (bool, error) { return t.store.Ends(ctx, tenant) }
+func (t tenants) Ends(ctx context.Context, tenant string) (bool, error) {
+	return t.store.Ends(ctx, tenant)
+}
 
 // scheduled are the metrics of schedules.
 func (s *Service) scheduled() []prometheus.Collector {
