@@ -130,15 +130,83 @@ func TestSchedulesByTheCommandLine(t *testing.T) {
 		t.Errorf("a deleted one: exit code %d", r.code)
 	}
 	for _, args := range [][]string{
-		{"schedule", "create", "x"}, {"schedule", "create", "x", "--rotate", "signing-key", "--cron", "@daily"},
+		{"schedule", "create", "x"},
+		{"schedule", "create", "x", "--rotate", "signing-key", "--cron", "@daily"},
 		{"schedule", "create", "x", "--rotate", "signing-key", "--cron", "@daily", "--every", "1h", "--reason", "r"},
 		{"schedule", "create", "x", "--rotate", "key:abc", "--cron", "@daily", "--reason", "r"},
 		{"schedule", "create", "x", "--rotate", "signing-key", "--cron", "whenever", "--reason", "r"},
 		{"schedule", "create", "preview", "--rotate", "signing-key", "--cron", "@daily", "--reason", "r"},
-		{"schedule", "pause", "old"}, {"schedule", "calendar", "--ical", "-o", "json"}, {"schedule", "preview", "old", "--rotate", "signing-key"}, {"schedule"},
+		{"schedule", "pause", "old"},
+		{"schedule", "calendar", "--ical", "-o", "json"},
+		{"schedule", "preview", "old", "--rotate", "signing-key"},
+		{"schedule"},
 	} {
 		if r := q.run("", args...); r.code != 2 {
 			t.Errorf("%q: exit code %d, want 2: %s", args, r.code, r.err)
 		}
+	}
+}
+
+// Schedules of tenants are apart, whatever their names, and go with their tenant.
+func TestSchedulesOfTenantsAreApartAndGoWithThem(t *testing.T) {
+	s := inProcess(t)
+	a, b := s.newTenant("acme"), s.newTenant("globex")
+	made := func(x *tenantOf, name string) {
+		t.Helper()
+		body := fmt.Sprintf(`{"name":%q,"rotate":"signing-key","every":"30d","reason":"r"}`, name)
+		eventually(t, "the rotator knows "+x.name, func() error {
+			if r := x.send("POST", "/v1/schedules", body); r.status/100 != 2 {
+				return fmt.Errorf("status %d: %s", r.status, r.body)
+			}
+			return nil
+		})
+	}
+	made(a, "weekly")
+	made(a, "of-acme")
+	made(b, "weekly")
+	if r := b.send("GET", "/v1/schedules", ""); r.status != 200 || strings.Contains(string(r.body), "acme") || strings.Count(string(r.body), `"weekly"`) != 1 {
+		t.Errorf("globex is told %s", r.body)
+	}
+	if r := b.send("GET", "/v1/schedules/calendar?for=60d", ""); r.status != 200 || strings.Contains(string(r.body), "acme") {
+		t.Errorf("the calendar of globex: %s", r.body)
+	}
+	for method, path := range map[string]string{"GET": "/v1/schedules/of-acme", "DELETE": "/v1/schedules/of-acme"} {
+		if r := b.send(method, path, ""); r.status != 404 {
+			t.Errorf("%s of a schedule of acme by globex: status %d", method, r.status)
+		}
+	}
+	v := &victim{services: s}
+	js := v.streams(t, "CONTROL")
+	left := func() (keys []string) {
+		t.Helper()
+		bucket, err := js.KeyValue(t.Context(), "schedules")
+		if err != nil {
+			t.Fatal(err)
+		}
+		all, err := bucket.Keys(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range all {
+			if strings.HasPrefix(key, "acme.") {
+				keys = append(keys, key)
+			}
+		}
+		return keys
+	}
+	if got := left(); len(got) != 2 {
+		t.Fatalf("records of acme: %q", got)
+	}
+	op := s.token(s.operator)
+	var ignored struct{}
+	s.decode(s.raw(op, "DELETE", "/v1/tenants/acme?reason=test", ""), 200, &ignored)
+	eventually(t, "nothing of its schedules is left", func() error {
+		if got := left(); len(got) != 0 {
+			return fmt.Errorf("%q", got)
+		}
+		return nil
+	})
+	if r := b.send("GET", "/v1/schedules/weekly", ""); r.status != 200 {
+		t.Errorf("the schedule of globex: status %d", r.status)
 	}
 }

@@ -317,6 +317,11 @@ func TestSchedulesAreMadeChangedAndDeletedOnce(t *testing.T) {
 		t.Errorf("a key, and nobody rotates those: %v", err)
 	}
 	spec = everyMinute(schedule.Skip)
+	spec.Cron = "0 0 31 2 *"
+	if _, _, err := p.Create(ctx, asker, "never", spec); problem.From(err).Field != "cron" {
+		t.Errorf("31 February: %v", err)
+	}
+	spec = everyMinute(schedule.Skip)
 	spec.Freezes = []string{"daily 00:00-24:00"}
 	if _, _, err := p.Create(ctx, asker, "never", spec); problem.From(err).Field != "windows" {
 		t.Errorf("one that never fires: %v", err)
@@ -355,5 +360,62 @@ func TestSchedulesAreMadeChangedAndDeletedOnce(t *testing.T) {
 	}
 	if _, err := p.store.Schedule(ctx, "default", "weekly"); problem.KindOf(err) != problem.NotFound {
 		t.Errorf("its record: %v", err)
+	}
+}
+
+// What will never be done is noted, and the next firing is tried as ever; what may be done
+// later is not given up.
+func TestAFiringThatCantBeDoneIsNotedAndTheNextIsTried(t *testing.T) {
+	n, c := enginetest.NATS(t), newClock("2026-01-01T00:00:30Z")
+	var answer atomic.Pointer[problem.Error]
+	p := plan(t, n, c.now, func(f *faulty) {
+		real := f.begin
+		f.begin = func(ctx context.Context, b schedule.Begin) (string, error) {
+			if err := answer.Load(); err != nil {
+				return "", err
+			}
+			return real(ctx, b)
+		}
+	}, false)
+	if _, _, err := p.Create(t.Context(), asker, "minutely", everyMinute(schedule.Skip)); err != nil {
+		t.Fatal(err)
+	}
+	show := func() schedule.Schedule {
+		t.Helper()
+		x, err := p.Show(t.Context(), "default", "minutely")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	answer.Store(problem.New(problem.Unavailable, "not now"))
+	c.move(time.Minute)
+	if err := p.Advance(t.Context(), "default", "minutely"); err == nil {
+		t.Error("it could not be done, and there was no error")
+	}
+	if x := show(); x.Claimed == nil || x.Last != nil {
+		t.Errorf("it was given up: %+v", x)
+	}
+	answer.Store(problem.FieldError("tenant", "a replica has not seen it yet"))
+	if err := p.Advance(t.Context(), "default", "minutely"); err == nil || show().Claimed == nil {
+		t.Errorf("it was given up for a tenant that was not seen yet: %v", err)
+	}
+	answer.Store(problem.New(problem.Forbidden, "not that one"))
+	if err := p.Advance(t.Context(), "default", "minutely"); err != nil {
+		t.Fatal(err)
+	}
+	if x := show(); x.Claimed != nil || x.State() != schedule.Failing || x.Last.Failed != "not that one" || x.Next == nil {
+		t.Errorf("%+v", x)
+	}
+	answer.Store(nil)
+	c.move(time.Minute)
+	if err := p.Advance(t.Context(), "default", "minutely"); err != nil {
+		t.Fatal(err)
+	}
+	if x := show(); x.State() != schedule.Active || x.Last.Rotation == "" {
+		t.Errorf("the next: %+v", x)
+	}
+	if got := p.Stats(); got.Failed != 1 || got.Begun != 1 {
+		t.Errorf("counted %+v", got)
 	}
 }
