@@ -78,7 +78,7 @@ func (noSubjects) Subject(context.Context, string, schedule.Target) (schedule.Su
 }
 
 // plan starts a replica of it; without run it only follows.
-func plan(t *testing.T, n *enginetest.NATSServer, now func() time.Time, wrap func(*faulty), run bool) *planner {
+func plan(t testing.TB, n *enginetest.NATSServer, now func() time.Time, wrap func(*faulty), run bool, late ...func(time.Duration)) *planner {
 	t.Helper()
 	js, err := jetstream.New(n.Dial(t, "rotator"))
 	if err != nil {
@@ -113,6 +113,11 @@ func plan(t *testing.T, n *enginetest.NATSServer, now func() time.Time, wrap fun
 	}
 	p.Service = schedule.New(schedule.Deps{
 		Store: f, Rotations: f, Subjects: noSubjects{}, Tenants: allTenants{}, Now: now, Rand: rand.Reader, Log: logger(t),
+		Late: func(d time.Duration) {
+			for _, tell := range late {
+				tell(d)
+			}
+		},
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
