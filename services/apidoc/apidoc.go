@@ -42,6 +42,7 @@ func Document() (*huma.OpenAPI, error) {
 	revocation.RegisterIncidents(api, httpapi.Pages{}, nil, "", "")
 	revocation.RegisterAttempts(api, httpapi.Pages{}, nil, "")
 	rotator.Register(api, nil, nil)
+	rotator.RegisterSchedules(api, nil, nil)
 	if err := oauth.Register(mux, doc, nil, oauth.Config{}); err != nil {
 		return nil, fmt.Errorf("the OAuth endpoints: %w", err)
 	}

@@ -51,6 +51,7 @@ func newVictim(t *testing.T) *victim {
 	v.client, v.clientSecret = client.ID, client.Secret
 	v.decode(v.api(v.token, "POST", "/v1/roles", map[string]any{"name": "clerk", "scopes": []string{"orders:read"}}), 201, &struct{}{})
 	v.decode(v.api(v.token, "POST", "/v1/bindings", map[string]any{"subject": "alice", "role": "clerk"}), 201, &struct{}{})
+	v.decode(v.api(v.token, "POST", "/v1/schedules", map[string]any{"name": "monthly", "rotate": "signing-key", "cron": "0 3 1 1 *", "reason": "r"}), 201, &struct{}{})
 	v.pending = v.waits()
 	var fleet struct{ Items []struct{ Instance string } }
 	v.decode(v.api(v.token, "GET", "/v1/fleet", nil), 200, &fleet)
@@ -302,6 +303,10 @@ func (v *victim) routes() []route {
 		{"POST", "/v1/epochs", m{"reason": "r"}, []string{"reason", "backup_at"}, most},
 		{"POST", "/v1/decisions", m{"token": v.token}, []string{"token", "audience"}, most},
 		{"POST", "/v1/rotations", m{"kind": "signing-key", "reason": "r"}, []string{"kind", "reason", "alg"}, most},
+		{"POST", "/v1/schedules", m{"name": "weekly", "rotate": "signing-key", "cron": "0 3 * * 1", "reason": "r"}, []string{"name", "rotate", "cron", "time_zone", "every", "max_age", "before_expiry", "jitter", "missed", "overlap", "reason"}, most},
+		{"POST", "/v1/schedules/preview", m{"rotate": "signing-key", "cron": "0 3 * * 1", "reason": "r"}, []string{"rotate", "cron", "time_zone", "every", "max_age", "before_expiry", "jitter", "missed", "overlap", "reason"}, most},
+		{"POST", "/v1/schedules/monthly/pause", m{"reason": "r"}, []string{"reason"}, most},
+		{"POST", "/v1/schedules/monthly/resume", m{"reason": "r"}, []string{"reason"}, most},
 		{"POST", "/v1/tenants", m{"name": "acme"}, []string{"name", "expires_in", "reason"}, most},
 		{"PUT", "/v1/tenants/default/limits", m{"limits": m{"keys": 1000}}, []string{"reason"}, most},
 		{"POST", "/v1/tenants/default/admins", m{}, []string{"expires_in", "reason"}, most},
@@ -313,6 +318,7 @@ func (v *victim) routes() []route {
 		{method: "DELETE", path: "/v1/keys/" + v.key.ID},
 		{method: "DELETE", path: "/v1/clients/" + v.client},
 		{method: "DELETE", path: "/v1/roles/clerk"},
+		{method: "DELETE", path: "/v1/schedules/monthly"},
 		{method: "DELETE", path: "/v1/bindings?subject=alice&role=clerk"},
 	}
 }

@@ -329,12 +329,30 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 	ok("POST", "/v1/rotations?wait=30s", m{"kind": "signing-key", "reason": "contract"}, 200, &rotation, "Idempotency-Key", "contract-2")
 	ok("GET", "/v1/rotations/"+rotation.ID, nil, 200, nil)
 	ok("GET", "/v1/signing-keys", nil, 200, nil)
+	weekly := m{"name": "weekly", "rotate": "signing-key", "cron": "0 3 * * 1", "time_zone": "Europe/Berlin", "jitter": "10m", "windows": []string{"Mon 02:00-06:00"}, "reason": "contract"}
+	ok("POST", "/v1/schedules", weekly, 201, nil)
+	ok("POST", "/v1/schedules", weekly, 200, nil)
+	weekly["cron"] = "0 4 * * 1"
+	ok("POST", "/v1/schedules", weekly, 409, nil)
+	delete(weekly, "name")
+	ok("POST", "/v1/schedules/preview?n=3", weekly, 200, nil)
+	ok("GET", "/v1/schedules", nil, 200, nil)
+	ok("GET", "/v1/schedules/weekly", nil, 200, nil)
+	ok("GET", "/v1/schedules/weekly", nil, 304, nil, "If-None-Match", "*")
+	ok("GET", "/v1/schedules/weekly/preview", nil, 200, nil)
+	for _, form := range []string{"json", "ical"} {
+		ok("GET", "/v1/schedules/calendar?for=60d&format="+form, nil, 200, nil)
+	}
+	ok("POST", "/v1/schedules/weekly/pause", m{"reason": "contract"}, 412, nil, "If-Match", `"old"`)
+	ok("POST", "/v1/schedules/weekly/pause", m{"reason": "contract"}, 200, nil)
+	ok("POST", "/v1/schedules/weekly/resume", m{"reason": "contract"}, 200, nil)
 
 	c.refusals(by, key.ID)
 	ok("DELETE", "/v1/bindings?subject=alice&role=clerk&reason=contract", nil, 200, nil)
 	ok("POST", "/v1/principals", m{"id": "carol"}, 201, nil)
 	ok("DELETE", "/v1/principals/carol?reason=contract", nil, 200, nil)
 	ok("DELETE", "/v1/roles/clerk", nil, 200, nil)
+	ok("DELETE", "/v1/schedules/weekly?reason=contract", nil, 200, nil)
 	ok("DELETE", "/v1/keys/"+key.ID, nil, 200, nil)
 	ok("DELETE", "/v1/clients/"+client.ID, nil, 200, nil)
 	for _, g := range fleet.Items {

@@ -171,7 +171,7 @@ func (s *services) serve(l net.Listener, rev, rot, iss http.Handler) {
 	for _, path := range []string{"/v1/revocations", "/v1/revocations/", "/v1/previews", "/v1/pending", "/v1/pending/", "/v1/receipts", "/v1/receipts/", "/v1/incidents", "/v1/incidents/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/v1/epochs", "/v1/audit", "/v1/audit/", "/v1/slo", "/openapi/revocation.json"} {
 		mux.Handle(path, rev)
 	}
-	for _, path := range []string{"/v1/rotations", "/v1/rotations/", "/v1/signing-keys", "/openapi/rotator.json"} {
+	for _, path := range []string{"/v1/rotations", "/v1/rotations/", "/v1/schedules", "/v1/schedules/", "/v1/signing-keys", "/openapi/rotator.json"} {
 		mux.Handle(path, rot)
 	}
 	mux.Handle("/", iss)

@@ -22,6 +22,7 @@ func TestListsArePagedAlike(t *testing.T) {
 			"/v1/bindings":    {"subject": fmt.Sprintf("user%d", i), "role": "auditor"},
 			"/v1/principals":  {"id": fmt.Sprintf("user%d", i)},
 			"/v1/tenants":     {"name": fmt.Sprintf("tenant%d", i)},
+			"/v1/schedules":   {"name": fmt.Sprintf("schedule%d", i), "rotate": "signing-key", "every": "30d", "reason": "test"},
 			"/v1/incidents":   {"title": fmt.Sprintf("incident %d", i)},
 			"/v1/revocations": {"op": "revoke", "targets": []string{fmt.Sprintf("token:t%d", i)}, "reason": "test"},
 		} {

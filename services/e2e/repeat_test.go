@@ -177,6 +177,22 @@ func TestEveryChangeIsDoneOnceUnderOneIdempotencyKey(t *testing.T) {
 	r.twice("POST", "/v1/pending/"+r.waits()+"/approve", m{"reason": "r"}, 200)
 	r.twice("POST", "/v1/pending/"+r.waits()+"/deny", m{"reason": "r"}, 200)
 	r.twice("POST", "/v1/rotations?wait=30s", m{"kind": "signing-key", "reason": "r"}, 200)
+	weekly := m{"name": "weekly", "rotate": "signing-key", "cron": "0 3 * * 1", "reason": "r"}
+	_, plan := r.twice("POST", "/v1/schedules", weekly, 201)
+	r.twice("POST", "/v1/schedules/weekly/pause", m{"reason": "r"}, 200)
+	_, back := r.twice("POST", "/v1/schedules/weekly/resume", m{"reason": "r"}, 200)
+	r.check(call{method: "POST", path: "/v1/schedules/weekly/pause", body: m{"reason": "again"}, header: r.by, want: 200})
+	r.check(call{name: "a late repetition", method: "POST", path: "/v1/schedules/weekly/resume", body: m{"reason": "r"}, header: append([]string{"Idempotency-Key", back}, r.by...), want: 200})
+	var paused struct{ State string }
+	r.decode(r.check(call{method: "GET", path: "/v1/schedules/weekly", header: r.by, want: 200}), 200, &paused)
+	if paused.State != "paused" {
+		t.Errorf("a late repetition has undone what came after: %s", paused.State)
+	}
+	r.twice("DELETE", "/v1/schedules/weekly", nil, 200)
+	r.check(call{name: "a late repetition", method: "POST", path: "/v1/schedules", body: weekly, header: append([]string{"Idempotency-Key", plan}, r.by...), want: 201})
+	if n := count("/v1/schedules"); n != 0 {
+		t.Error("a late repetition has made the schedule again")
+	}
 	r.twice("DELETE", "/v1/roles/clerk", nil, 200)
 	r.twice("DELETE", "/v1/keys/"+key.ID, nil, 200)
 	r.twice("DELETE", "/v1/clients/"+client.ID, nil, 200)
@@ -199,7 +215,7 @@ func TestEveryChangeIsDoneOnceUnderOneIdempotencyKey(t *testing.T) {
 	r.twice("POST", "/v1/epochs", m{"reason": "r"}, 201)
 	for path, ops := range r.paths {
 		for method, op := range ops {
-			if strings.HasPrefix(path, "/v1/") && method != "get" && !r.repeated[op.ID] && op.ID != "lookup" && op.ID != "decide" && op.ID != "previewRevocation" {
+			if strings.HasPrefix(path, "/v1/") && method != "get" && !r.repeated[op.ID] && op.ID != "lookup" && op.ID != "decide" && op.ID != "previewRevocation" && op.ID != "previewNewSchedule" {
 				t.Errorf("%s was not repeated", op.ID)
 			}
 		}
@@ -299,7 +315,7 @@ func TestEveryChangeTakesAnIdempotencyKey(t *testing.T) {
 	}
 	for path, ops := range doc.Paths {
 		for method, op := range ops {
-			if !strings.HasPrefix(path, "/v1/") || method == "get" || op.ID == "lookup" || op.ID == "decide" || op.ID == "previewRevocation" {
+			if !strings.HasPrefix(path, "/v1/") || method == "get" || op.ID == "lookup" || op.ID == "decide" || op.ID == "previewRevocation" || op.ID == "previewNewSchedule" {
 				continue
 			}
 			i := slices.IndexFunc(op.Parameters, func(p struct{ Name, In, Description string }) bool { return p.Name == "Idempotency-Key" })

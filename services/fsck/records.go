@@ -15,6 +15,8 @@ import (
 	"github.com/quash-project/quash/services/issuer"
 	"github.com/quash-project/quash/services/revocation/incidents"
 	"github.com/quash-project/quash/services/rotator"
+	"github.com/quash-project/quash/services/rotator/kvstore"
+	"github.com/quash-project/quash/services/rotator/schedule"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/identity"
 	"github.com/quash-project/quash/shared/kv"
@@ -186,6 +188,18 @@ func (c *checker) checkRecord(bucket, name string, data []byte) (string, error) 
 		var r rotator.Rotation
 		err := json.Unmarshal(data, &r)
 		return r.ID, err
+	case kvstore.SchedulesBucket:
+		var x schedule.Schedule
+		if err := json.Unmarshal(data, &x); err != nil {
+			return "", err
+		}
+		if _, err := schedule.NewPlan(&x); err != nil {
+			return "", err
+		}
+		if x.CreatedBy == "" || x.Meta.Actor == "" {
+			return "", errors.New("it does not say who made it, or who changed it")
+		}
+		return x.Tenant + "." + x.Name, nil
 	}
 	var r row
 	if err := json.Unmarshal(data, &r); err != nil {

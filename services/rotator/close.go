@@ -32,7 +32,7 @@ func (r *Rotator) close(ctx context.Context, tenant string, set signing.Set, mis
 	}
 	if nothing {
 		// Another replica may have taken a rotation in before it knew of the end.
-		err := r.forget(ctx, rotations)
+		err := errors.Join(r.forget(ctx, rotations), r.clear(ctx, tenant))
 		if err == nil && len(rotations) == 0 {
 			err = errNothingLeft
 		}
@@ -62,6 +62,10 @@ func (r *Rotator) closeStep(ctx context.Context, set *signing.Set, rotations []s
 	if err := r.forget(ctx, rotations); err != nil {
 		return err
 	}
+	// The record of the keys goes last: the issuer gives the name away once it is gone.
+	if err := r.clear(ctx, set.Tenant); err != nil {
+		return err
+	}
 	return r.Store.RemoveSet(ctx, *set)
 }
 
@@ -80,6 +84,13 @@ func (r *Rotator) forget(ctx context.Context, ids []string) error {
 		}
 	}
 	return nil
+}
+
+func (r *Rotator) clear(ctx context.Context, tenant string) error {
+	if r.Clear == nil {
+		return nil
+	}
+	return r.Clear(ctx, tenant)
 }
 
 // open reports whether a key of the set could still sign, or its signatures count.

@@ -81,6 +81,9 @@ type Deps struct {
 	Now      func() time.Time
 	Rand     io.Reader
 	Log      *zap.Logger
+	// Clear removes what else is kept of a tenant that ends, and is called until it returns
+	// nil. nil: nothing is.
+	Clear func(ctx context.Context, tenant string) error
 }
 
 // Rotator is one replica. Its methods are safe for concurrent use.
@@ -119,7 +122,7 @@ func (r *Rotator) Start(ctx context.Context, q Request) (Rotation, error) {
 	if err := q.validate(); err != nil {
 		return Rotation{}, err
 	}
-	if !r.living(q.Tenant) {
+	if !r.Living(q.Tenant) {
 		return Rotation{}, problem.FieldError("tenant", "there is no tenant %q", q.Tenant)
 	}
 	rot := newRotation(q, r.Now().UnixMilli())
@@ -179,7 +182,7 @@ func (r *Rotator) Wait(ctx context.Context, tenant, id string, limit time.Durati
 
 // SigningKeys returns the record of a tenant's keys, without private halves.
 func (r *Rotator) SigningKeys(ctx context.Context, tenant string) (signing.Set, error) {
-	if !r.living(tenant) {
+	if !r.Living(tenant) {
 		return signing.Set{}, problem.New(problem.NotFound, "there is no tenant %q", tenant)
 	}
 	set, err := r.Store.Set(ctx, tenant)

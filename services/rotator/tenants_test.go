@@ -177,3 +177,47 @@ func (w *world) endedInLog(kid string) bool {
 	}
 	return false
 }
+
+// The record of a tenant's keys goes after all else that is kept of it: once that is gone the
+// name can be given again.
+func TestTheKeysOfATenantGoAfterAllElse(t *testing.T) {
+	w := newWorld(t, time.Now)
+	w.setTenant("acme", false)
+	acme := Tenant{Name: "acme", Issuer: "http://issuer/t/acme"}
+	for progress := true; progress; {
+		var err error
+		if progress, _, err = w.rotator().Advance(t.Context(), acme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.setTenant("acme", true)
+	acme.Ending = true
+	left := true
+	advance := func() error {
+		r := w.rotator()
+		r.Clear = func(_ context.Context, tenant string) error {
+			if tenant != "acme" {
+				t.Errorf("cleared %q", tenant)
+			}
+			if left {
+				return errFault
+			}
+			return nil
+		}
+		_, _, err := r.Advance(t.Context(), acme)
+		return err
+	}
+	var err error
+	for range 20 {
+		err = advance()
+	}
+	if _, there := w.sets["acme"]; !there || !errors.Is(err, errFault) {
+		t.Fatalf("its keys are there: %t, %v; want them to wait for what is left", there, err)
+	}
+	left = false
+	for try := 0; !errors.Is(err, errNothingLeft); try++ {
+		if err = advance(); try > 20 {
+			t.Fatalf("it does not come to an end: %v", err)
+		}
+	}
+}

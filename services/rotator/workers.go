@@ -71,8 +71,8 @@ func (r *Rotator) tenant(name string) (Tenant, bool) {
 	return Tenant{Name: name, Issuer: wire.TenantIssuer(r.cfg.Home.Issuer, name), Ending: ending}, there
 }
 
-// living is tenant without those that are ending.
-func (r *Rotator) living(name string) bool {
+// Living reports whether there is a tenant that is not ending, as far as the store has seen.
+func (r *Rotator) Living(name string) bool {
 	t, there := r.tenant(name)
 	return there && !t.Ending
 }
@@ -167,7 +167,7 @@ func (r *Rotator) Run(ctx context.Context) error {
 		case <-changed:
 		case name := <-ended:
 			delete(working, name)
-			cleared[name] = !r.living(name)
+			cleared[name] = !r.Living(name)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func (c *Client) Metadata(ctx context.Context) (Metadata, error) {
 // metadata.
 var (
 	revocationPaths = []string{"/v1/revocations", "/v1/previews", "/v1/pending", "/v1/receipts", "/v1/incidents", "/v1/fleet", "/v1/decisions", "/v1/feed", "/v1/epochs", "/v1/audit", "/v1/slo"}
-	rotationPaths   = []string{"/v1/rotations", "/v1/signing-keys"}
+	rotationPaths   = []string{"/v1/rotations", "/v1/schedules", "/v1/signing-keys"}
 )
 
 // locate returns the URLs of a path below the issuer's, one for each replica.

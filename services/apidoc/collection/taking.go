@@ -91,9 +91,25 @@ func rotations() chapter {
 			keep: []keep{{"rotation_id", "id"}},
 		},
 		{op: "showRotation", auth: operator, title: "Show the rotation", path: map[string]string{"id": "{{rotation_id}}"}, holds: []holds{{"it waits or signs", `answer.state === "waiting" || answer.state === "signing"`}}},
+		{op: "previewNewSchedule", auth: operator, title: "See what a schedule would do", body: `{"rotate": "signing-key", "cron": "0 3 * * 1", "time_zone": "Europe/Berlin", ` + because + `}`, holds: []holds{{"it names ten firings", `answer.firings.length === 10`}}},
+		{
+			op: "createSchedule", auth: operator, title: "Let the signing key be rotated each week", why: "200: it is there from a run before, and asks for the same.",
+			want: []int{200, 201}, body: `{"name": "{{run}}", "rotate": "signing-key", "cron": "0 3 * * 1", "time_zone": "Europe/Berlin", "jitter": "10m", ` + because + `}`,
+			holds: []holds{{"it says when it fires next", `answer.state === "active" && answer.next.at >= answer.next.due_at`}},
+			keep:  []keep{{"schedule", "name"}},
+		},
+		{op: "listSchedules", auth: operator, title: "List the schedules", holds: []holds{{"it is among them", `answer.items.some(function (one) { return one.name === pm.collectionVariables.get("schedule"); })`}}},
+		{op: "getSchedule", auth: operator, title: "Show the schedule", path: schedule(), holds: []holds{{"it is active", `answer.state === "active"`}}},
+		{op: "previewSchedule", auth: operator, title: "See what it will do", path: schedule(), holds: []holds{{"it names ten firings, and what each does", `answer.firings.length === 10 && answer.firings[0].does !== ""`}}},
+		{op: "getScheduleCalendar", auth: operator, title: "See the calendar", query: map[string]string{"for": "30d"}, holds: []holds{{"it has firings", `answer.firings.length > 0`}}},
+		{op: "pauseSchedule", auth: operator, title: "Pause the schedule", path: schedule(), body: `{` + because + `}`, holds: []holds{{"nothing fires next", `answer.state === "paused" && answer.next === undefined`}}},
+		{op: "resumeSchedule", auth: operator, title: "Resume the schedule", path: schedule(), body: `{` + because + `}`, holds: []holds{{"it fires again", `answer.state === "active" && answer.next !== undefined`}}},
+		{op: "deleteSchedule", auth: operator, title: "Delete the schedule", path: schedule(), holds: []holds{{"it is gone", `answer.state === "deleted"`}}},
 		{op: "listSigningKeys", auth: operator, title: "List signing keys", holds: []holds{{"one of them signs", `answer.items.some(function (key) { return key.state === "signing"; })`}}},
 	}}
 }
+
+func schedule() map[string]string { return map[string]string{"name": "{{schedule}}"} }
 
 func feed() chapter {
 	return chapter{"Feed", "What is committed, as it is.", []step{

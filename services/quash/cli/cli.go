@@ -241,7 +241,7 @@ unknown (repeat with the idempotency key that is printed), 6 could not ask.`,
 		a.revokeCmd("hold", "Refuse what is hit until released"),
 		a.revokeCmd("release", "End a hold"), a.undoCmd(), a.findCmd(),
 		a.pendingCmd(), a.approveCmd(), a.denyCmd(),
-		a.receiptCmd(), a.incidentCmd(), a.fleetCmd(), a.sloCmd(), a.watchCmd(), a.auditCmd(), a.rotateCmd(), a.breakGlassCmd(), a.natsCmd(), a.guardCmd(), a.secretsCmd(), a.epochCmd(), a.backupCmd(), a.restoreCmd(), a.fsckCmd(), a.doctorCmd(), a.versionCmd())
+		a.receiptCmd(), a.incidentCmd(), a.fleetCmd(), a.sloCmd(), a.watchCmd(), a.auditCmd(), a.rotateCmd(), a.scheduleCmd(), a.breakGlassCmd(), a.natsCmd(), a.guardCmd(), a.secretsCmd(), a.epochCmd(), a.backupCmd(), a.restoreCmd(), a.fsckCmd(), a.doctorCmd(), a.versionCmd())
 	usageErrors(root)
 	return root
 }

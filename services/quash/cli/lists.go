@@ -34,6 +34,7 @@ var (
 	tenantList     = listOf((*client.Client).ListTenants, func(t api.Tenant) (id, about string) { return t.Name, string(t.State) })
 	bindingList    = listOf((*client.Client).ListBindings, func(b api.Binding) (id, about string) { return b.Subject, b.Role })
 	signingKeyList = listOf((*client.Client).ListSigningKeys, func(k api.SigningKey) (id, about string) { return k.Kid, string(k.State) })
+	scheduleList   = listOf((*client.Client).ListSchedules, func(s api.Schedule) (id, about string) { return s.Name, s.Rotate })
 	receiptList    = listOf((*client.Client).ListReceipts, func(r api.ReceiptSummary) (id, about string) { return r.ID, string(r.Op) + " " + r.Target })
 	fleetList      = listOf((*client.Client).ListFleet, func(g api.Guard) (id, about string) { return g.Instance, g.Name })
 )

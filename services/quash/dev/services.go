@@ -138,7 +138,7 @@ func (i *instance) routes() http.Handler {
 		paths []string
 	}{
 		{i.revocation, []string{"/v1/revocations", "/v1/revocations/", "/v1/previews", "/v1/pending", "/v1/pending/", "/v1/receipts", "/v1/receipts/", "/v1/incidents", "/v1/incidents/", "/v1/fleet", "/v1/fleet/", "/v1/decisions", "/v1/feed", "/v1/epochs", "/v1/audit", "/v1/audit/", "/v1/slo", "/openapi/revocation.json", "/openapi/revocation.yaml", "/openapi/revocation-3.0.json", "/openapi/revocation-3.0.yaml"}},
-		{i.rotator, []string{"/v1/rotations", "/v1/rotations/", "/v1/signing-keys", "/v1/signing-keys/", "/openapi/rotator.json", "/openapi/rotator.yaml", "/openapi/rotator-3.0.json", "/openapi/rotator-3.0.yaml"}},
+		{i.rotator, []string{"/v1/rotations", "/v1/rotations/", "/v1/schedules", "/v1/schedules/", "/v1/signing-keys", "/v1/signing-keys/", "/openapi/rotator.json", "/openapi/rotator.yaml", "/openapi/rotator-3.0.json", "/openapi/rotator-3.0.yaml"}},
 		{i.issuer, []string{"/"}},
 	} {
 		for _, path := range s.paths {

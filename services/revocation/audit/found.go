@@ -63,7 +63,7 @@ type eventData struct {
 
 // tenantInKey are the buckets whose keys begin with the tenant, alone or before a dot.
 // Records of the others are the installation's.
-var tenantInKey = []string{"bindings", "clients", "codes", identity.Incidents, "keys", identity.Pending, "roles", "sessions", "signing_keys", "users"}
+var tenantInKey = []string{"bindings", "clients", "codes", identity.Incidents, "keys", identity.Pending, "roles", "schedules", "sessions", "signing_keys", "users"}
 
 // foundOf reads an item.
 func foundOf(at Spot, it Item) Found {

@@ -20,6 +20,7 @@ import (
 	"github.com/quash-project/quash/services/rotator"
 	"github.com/quash-project/quash/services/rotator/httpapi"
 	"github.com/quash-project/quash/services/rotator/kvstore"
+	"github.com/quash-project/quash/services/rotator/schedule"
 	"github.com/quash-project/quash/shared/breakglass"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard"
@@ -48,6 +49,8 @@ type Service struct {
 	store   *kvstore.Store
 	guard   *guard.Guard
 	domain  *rotator.Rotator
+	plans   *schedule.Service
+	counts  scheduleCounts
 	trust   string
 	handler http.Handler
 	door    *breakglass.Door
@@ -108,13 +111,17 @@ func (s *Service) wire(cfg Config, d Deps) error {
 	}, rotator.Deps{
 		Store: s.store, Entries: commit.NewClient(d.NATS, identity.Rotator), Keys: commit.NewKeyClient(d.NATS),
 		Reader: reader{s.guard.Reader()}, KEK: d.KEK, Identity: private, Now: d.Now, Rand: d.Rand, Log: d.Log,
+		Clear: func(ctx context.Context, tenant string) error { return s.plans.Clear(ctx, tenant) },
 	})
 	if err != nil {
 		return err
 	}
+	s.schedule(kvstore.NewSchedules(js, cfg.Replicas, d.Log.Named("schedules")), d)
 	mux := http.NewServeMux()
 	reference.Register(mux)
-	httpapi.Register(frame.New(mux, "rotator", frame.ByGuard(s.guard, s.tenant), d.Log), s.domain, d.KEK)
+	api := frame.New(mux, "rotator", frame.ByGuard(s.guard, s.tenant), d.Log)
+	httpapi.Register(api, s.domain, d.KEK)
+	httpapi.RegisterSchedules(api, s.plans, d.KEK)
 	s.leaks = natsteller.New(d.NATS, d.Log.Named("leaks"))
 	s.handler = frame.Handler(mux, d.Log.Named("http"), d.Traces, s.leaks.Leaks())
 	return nil
@@ -149,7 +156,7 @@ type reader struct{ guard.Reader }
 func (r reader) Epoch() uint64           { return r.View().Epochs().Current().Number }
 func (r reader) Ended(k revoke.Key) bool { return r.View().State(k).Ended }
 
-// Handler answers requests: /v1/rotations, /v1/signing-keys and
+// Handler answers requests: /v1/rotations, /v1/schedules, /v1/signing-keys and
 // /openapi/rotator. Before Ready most of them answer 503.
 func (s *Service) Handler() http.Handler { return s.handler }
 
@@ -178,6 +185,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.store.Run(work) })
 	g.Go(func() error { return s.domain.Run(work) })
 	g.Go(func() error { return s.leaks.Run(work) })
+	g.Go(func() error { return s.plans.Run(work) })
 	select {
 	case <-ctx.Done():
 	case <-work.Done():
@@ -201,5 +209,5 @@ func (s *Service) Ready() error {
 
 // Metrics implements metrics.Source.
 func (s *Service) Metrics() []prometheus.Collector {
-	return append(metrics.Guard(s.guard), s.door.Metrics())
+	return append(append(metrics.Guard(s.guard), s.door.Metrics()), s.scheduled()...)
 }

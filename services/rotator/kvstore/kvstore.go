@@ -1,4 +1,4 @@
-// Package kvstore keeps the rotator's records in two JetStream buckets.
+// Package kvstore keeps the rotator's records in three JetStream buckets.
 package kvstore
 
 import (
@@ -319,13 +319,17 @@ func (s *Store) rotation(e jetstream.KeyValueEntry) {
 // follow starts the watch again when it ends, and now and then: one can stall
 // without an error.
 func (s *Store) follow(ctx context.Context, b jetstream.KeyValue, take func(jetstream.KeyValueEntry)) error {
+	return follow(ctx, s.log, b, take)
+}
+
+func follow(ctx context.Context, log *zap.Logger, b jetstream.KeyValue, take func(jetstream.KeyValueEntry)) error {
 	const renew = 5 * time.Minute
 	for ctx.Err() == nil {
 		err := watch(ctx, b, renew, take)
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		s.log.Warn("watch ended; starting it again", zap.String("bucket", b.Bucket()), zap.Error(err))
+		log.Warn("watch ended; starting it again", zap.String("bucket", b.Bucket()), zap.Error(err))
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):

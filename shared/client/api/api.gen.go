@@ -1019,6 +1019,48 @@ func (e RotationState) Valid() bool {
 	}
 }
 
+// Defines values for ScheduleMissed.
+const (
+	ScheduleMissedRunOnce ScheduleMissed = "run-once"
+	ScheduleMissedSkip    ScheduleMissed = "skip"
+)
+
+// Valid indicates whether the value is a known member of the ScheduleMissed enum.
+func (e ScheduleMissed) Valid() bool {
+	switch e {
+	case ScheduleMissedRunOnce:
+		return true
+	case ScheduleMissedSkip:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ScheduleState.
+const (
+	ScheduleStateActive  ScheduleState = "active"
+	ScheduleStateDeleted ScheduleState = "deleted"
+	ScheduleStateFailing ScheduleState = "failing"
+	ScheduleStatePaused  ScheduleState = "paused"
+)
+
+// Valid indicates whether the value is a known member of the ScheduleState enum.
+func (e ScheduleState) Valid() bool {
+	switch e {
+	case ScheduleStateActive:
+		return true
+	case ScheduleStateDeleted:
+		return true
+	case ScheduleStateFailing:
+		return true
+	case ScheduleStatePaused:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SigningKeyState.
 const (
 	SigningKeyStateGone      SigningKeyState = "gone"
@@ -1793,6 +1835,24 @@ func (e GetReceiptParamsFormat) Valid() bool {
 	}
 }
 
+// Defines values for GetScheduleCalendarParamsFormat.
+const (
+	GetScheduleCalendarParamsFormatIcal GetScheduleCalendarParamsFormat = "ical"
+	GetScheduleCalendarParamsFormatJSON GetScheduleCalendarParamsFormat = "json"
+)
+
+// Valid indicates whether the value is a known member of the GetScheduleCalendarParamsFormat enum.
+func (e GetScheduleCalendarParamsFormat) Valid() bool {
+	switch e {
+	case GetScheduleCalendarParamsFormatIcal:
+		return true
+	case GetScheduleCalendarParamsFormatJSON:
+		return true
+	default:
+		return false
+	}
+}
+
 // Ability defines model for Ability.
 type Ability struct {
 	// Allowed whether a token that was made now could have the scope
@@ -1947,6 +2007,38 @@ type Binding struct {
 
 // BindingState defines model for Binding.State.
 type BindingState string
+
+// Calendar defines model for Calendar.
+type Calendar struct {
+	// Firings in order; never null
+	Firings []CalendarEntry `json:"firings"`
+	From    time.Time       `json:"from,omitzero"`
+
+	// More there are others: 10,000 are shown at most
+	More  bool      `json:"more"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+// CalendarEntry defines model for CalendarEntry.
+type CalendarEntry struct {
+	// Assumed it depends on when the ones before it were done
+	Assumed bool `json:"assumed"`
+
+	// At when it fires: after jitter, windows and freezes
+	At   time.Time `json:"at,omitzero"`
+	Does string    `json:"does"`
+
+	// DueAt the time that the schedule names
+	DueAt time.Time `json:"due_at,omitzero"`
+
+	// Local at, by the clock on the wall in the schedule's time zone
+	Local    string `json:"local"`
+	Rotate   string `json:"rotate"`
+	Schedule string `json:"schedule"`
+
+	// Why what moves it from the time that the schedule names; never null
+	Why []string `json:"why"`
+}
 
 // ChangedRole defines model for ChangedRole.
 type ChangedRole struct {
@@ -2469,6 +2561,38 @@ type Export struct {
 	Tenant     Tenant      `json:"tenant"`
 }
 
+// Fired defines model for Fired.
+type Fired struct {
+	// At when it fires: after jitter, windows and freezes
+	At time.Time `json:"at,omitzero"`
+
+	// DueAt the time that the schedule names
+	DueAt time.Time `json:"due_at,omitzero"`
+
+	// Failed why it could not be done
+	Failed  string    `json:"failed,omitempty"`
+	FiredAt time.Time `json:"fired_at,omitzero"`
+
+	// GoodUntil the old one is good until then
+	GoodUntil time.Time `json:"good_until,omitempty,omitzero"`
+
+	// Next the key that takes the place of the old one
+	Next    string `json:"next,omitempty"`
+	Outcome string `json:"outcome,omitempty"`
+
+	// Rotation of a signing key: see /v1/rotations/{id}
+	Rotation string `json:"rotation,omitempty"`
+}
+
+// Firing defines model for Firing.
+type Firing struct {
+	// At when it fires: after jitter, windows and freezes
+	At time.Time `json:"at,omitzero"`
+
+	// DueAt the time that the schedule names
+	DueAt time.Time `json:"due_at,omitzero"`
+}
+
 // Fleet defines model for Fleet.
 type Fleet struct {
 	Head Place `json:"head"`
@@ -2481,6 +2605,25 @@ type Fleet struct {
 
 	// Redis null where there is no Redis view
 	Redis *RedisStatus `json:"redis"`
+}
+
+// Foreseen defines model for Foreseen.
+type Foreseen struct {
+	// Assumed it depends on when the ones before it were done
+	Assumed bool `json:"assumed"`
+
+	// At when it fires: after jitter, windows and freezes
+	At   time.Time `json:"at,omitzero"`
+	Does string    `json:"does"`
+
+	// DueAt the time that the schedule names
+	DueAt time.Time `json:"due_at,omitzero"`
+
+	// Local at, by the clock on the wall in the schedule's time zone
+	Local string `json:"local"`
+
+	// Why what moves it from the time that the schedule names; never null
+	Why []string `json:"why"`
 }
 
 // Found defines model for Found.
@@ -2865,6 +3008,15 @@ type ListReceiptSummary struct {
 type ListRole struct {
 	// Items never null
 	Items []Role `json:"items"`
+
+	// NextPage empty on the last page
+	NextPage string `json:"next_page"`
+}
+
+// ListSchedule defines model for ListSchedule.
+type ListSchedule struct {
+	// Items never null
+	Items []Schedule `json:"items"`
 
 	// NextPage empty on the last page
 	NextPage string `json:"next_page"`
@@ -3664,6 +3816,148 @@ type SLOWindow struct {
 	Window string `json:"window"`
 }
 
+// Schedule defines model for Schedule.
+type Schedule struct {
+	BeforeExpiry string    `json:"before_expiry,omitempty"`
+	ChangedAt    time.Time `json:"changed_at,omitzero"`
+	ChangedBy    string    `json:"changed_by"`
+	CreatedAt    time.Time `json:"created_at,omitzero"`
+	CreatedBy    string    `json:"created_by"`
+	Cron         string    `json:"cron,omitempty"`
+	Every        string    `json:"every,omitempty"`
+	Firing       *Firing   `json:"firing,omitempty"`
+
+	// Freezes never null
+	Freezes []string       `json:"freezes"`
+	ID      string         `json:"id"`
+	Jitter  string         `json:"jitter,omitempty"`
+	Last    *Fired         `json:"last,omitempty"`
+	MaxAge  string         `json:"max_age,omitempty"`
+	Missed  ScheduleMissed `json:"missed"`
+	Name    string         `json:"name"`
+	Next    *Firing        `json:"next,omitempty"`
+	Overlap string         `json:"overlap,omitempty"`
+
+	// Reason of the last change
+	Reason  string   `json:"reason"`
+	Rotate  string   `json:"rotate"`
+	Skipped *Skipped `json:"skipped,omitempty"`
+
+	// State failing: its last firing could not be done
+	State    ScheduleState `json:"state"`
+	TimeZone string        `json:"time_zone"`
+
+	// Why the reason that it was made for, and that its rotations have
+	Why string `json:"why"`
+
+	// Windows never null
+	Windows []string `json:"windows"`
+}
+
+// ScheduleMissed defines model for Schedule.Missed.
+type ScheduleMissed string
+
+// ScheduleState failing: its last firing could not be done
+type ScheduleState string
+
+// ScheduleBody defines model for ScheduleBody.
+type ScheduleBody struct {
+	// BeforeExpiry so long before it ends, as 14d: 1h to 400d
+	BeforeExpiry string `json:"before_expiry,omitempty"`
+
+	// Cron minute, hour, day of the month, month and day of the week, as in 0 3 * * 1, or @daily and the like. Give one of cron, every, max_age and before_expiry
+	Cron string `json:"cron,omitempty"`
+
+	// Every an interval from when the schedule is made, as 30d or 12h: 1m to 400d; a day is 24 hours
+	Every string `json:"every,omitempty"`
+
+	// Freezes it fires in none of these, written as windows
+	Freezes []string `json:"freezes,omitempty"`
+
+	// Jitter it fires up to so much later, with max_age and before_expiry earlier; the same for every replica. At most 7d
+	Jitter string `json:"jitter,omitempty"`
+
+	// MaxAge when what is rotated has been in use for so long, as 60d: 1h to 400d
+	MaxAge string `json:"max_age,omitempty"`
+
+	// Missed what becomes of firings for whose time no rotator ran: run-once (default), all of them together fire once; or skip
+	Missed string `json:"missed,omitempty"`
+
+	// Name 1 to 63 of a-z, 0-9 and -
+	Name string `json:"name"`
+
+	// Overlap of keys and clients: how long the old one is good beside the new one
+	Overlap string `json:"overlap,omitempty"`
+
+	// Reason why, for the audit: of each rotation too
+	Reason string `json:"reason"`
+
+	// Rotate signing-key; key:ID and client:ID where the rotator can ask the issuer
+	Rotate string `json:"rotate"`
+
+	// TimeZone of the IANA database, as Europe/Berlin: of cron, windows and freezes. Default: UTC
+	TimeZone string `json:"time_zone,omitempty"`
+
+	// Windows it fires within these alone: Sat,Sun 02:00-06:00, daily 01:00-03:00, Mon-Fri 22:00-06:00, or 0 2 1 * * for 4h. What is due outside of them is moved to the begin of the next; with max_age and before_expiry of the last before
+	Windows []string `json:"windows,omitempty"`
+}
+
+// SchedulePreview defines model for SchedulePreview.
+type SchedulePreview struct {
+	// Firings never null
+	Firings []Foreseen `json:"firings"`
+	Name    string     `json:"name,omitempty"`
+	Rotate  string     `json:"rotate"`
+
+	// State of one that is paused: firings are those that would be if it were resumed now
+	State string `json:"state,omitempty"`
+}
+
+// ScheduleReason defines model for ScheduleReason.
+type ScheduleReason struct {
+	// Reason why, for the audit
+	Reason string `json:"reason"`
+}
+
+// ScheduleSpec defines model for ScheduleSpec.
+type ScheduleSpec struct {
+	// BeforeExpiry so long before it ends, as 14d: 1h to 400d
+	BeforeExpiry string `json:"before_expiry,omitempty"`
+
+	// Cron minute, hour, day of the month, month and day of the week, as in 0 3 * * 1, or @daily and the like. Give one of cron, every, max_age and before_expiry
+	Cron string `json:"cron,omitempty"`
+
+	// Every an interval from when the schedule is made, as 30d or 12h: 1m to 400d; a day is 24 hours
+	Every string `json:"every,omitempty"`
+
+	// Freezes it fires in none of these, written as windows
+	Freezes []string `json:"freezes,omitempty"`
+
+	// Jitter it fires up to so much later, with max_age and before_expiry earlier; the same for every replica. At most 7d
+	Jitter string `json:"jitter,omitempty"`
+
+	// MaxAge when what is rotated has been in use for so long, as 60d: 1h to 400d
+	MaxAge string `json:"max_age,omitempty"`
+
+	// Missed what becomes of firings for whose time no rotator ran: run-once (default), all of them together fire once; or skip
+	Missed string `json:"missed,omitempty"`
+
+	// Overlap of keys and clients: how long the old one is good beside the new one
+	Overlap string `json:"overlap,omitempty"`
+
+	// Reason why, for the audit: of each rotation too
+	Reason string `json:"reason"`
+
+	// Rotate signing-key; key:ID and client:ID where the rotator can ask the issuer
+	Rotate string `json:"rotate"`
+
+	// TimeZone of the IANA database, as Europe/Berlin: of cron, windows and freezes. Default: UTC
+	TimeZone string `json:"time_zone,omitempty"`
+
+	// Windows it fires within these alone: Sat,Sun 02:00-06:00, daily 01:00-03:00, Mon-Fri 22:00-06:00, or 0 2 1 * * for 4h. What is due outside of them is moved to the begin of the next; with max_age and before_expiry of the last before
+	Windows []string `json:"windows,omitempty"`
+}
+
 // SetLimitsInputBody defines model for SetLimitsInputBody.
 type SetLimitsInputBody struct {
 	Limits Limits `json:"limits"`
@@ -3714,6 +4008,15 @@ type SigningKey struct {
 
 // SigningKeyState defines model for SigningKey.State.
 type SigningKeyState string
+
+// Skipped defines model for Skipped.
+type Skipped struct {
+	// From the first of them was due
+	From time.Time `json:"from,omitzero"`
+
+	// To it was found then
+	To time.Time `json:"to,omitzero"`
+}
 
 // Target defines model for Target.
 type Target struct {
@@ -4345,6 +4648,43 @@ type ShowRotationParams struct {
 	Wait *string `form:"wait,omitempty" json:"wait,omitempty"`
 }
 
+// ListSchedulesParams defines parameters for ListSchedules.
+type ListSchedulesParams struct {
+	// Page next_page of the answer before, to the same question
+	Page  *string `form:"page,omitempty" json:"page,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GetScheduleCalendarParams defines parameters for GetScheduleCalendar.
+type GetScheduleCalendarParams struct {
+	// For how far, as 30d (default); 400d at most
+	For *string `form:"for,omitempty" json:"for,omitempty"`
+
+	// Format json (default), or ical: RFC 5545, for calendars that subscribe; goes before Accept
+	Format *GetScheduleCalendarParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+}
+
+// GetScheduleCalendarParamsFormat defines parameters for GetScheduleCalendar.
+type GetScheduleCalendarParamsFormat string
+
+// PreviewNewScheduleParams defines parameters for PreviewNewSchedule.
+type PreviewNewScheduleParams struct {
+	// N how many
+	N *int64 `form:"n,omitempty" json:"n,omitempty"`
+}
+
+// DeleteScheduleParams defines parameters for DeleteSchedule.
+type DeleteScheduleParams struct {
+	// Reason why, for the audit
+	Reason *string `form:"reason,omitempty" json:"reason,omitempty"`
+}
+
+// PreviewScheduleParams defines parameters for PreviewSchedule.
+type PreviewScheduleParams struct {
+	// N how many
+	N *int64 `form:"n,omitempty" json:"n,omitempty"`
+}
+
 // ListSigningKeysParams defines parameters for ListSigningKeys.
 type ListSigningKeysParams struct {
 	// Page next_page of the answer before, to the same question
@@ -4455,6 +4795,18 @@ type RenewRoleJSONRequestBody = ReasonBody
 
 // CreateRotationJSONRequestBody defines body for CreateRotation for application/json ContentType.
 type CreateRotationJSONRequestBody = CreateBody
+
+// CreateScheduleJSONRequestBody defines body for CreateSchedule for application/json ContentType.
+type CreateScheduleJSONRequestBody = ScheduleBody
+
+// PreviewNewScheduleJSONRequestBody defines body for PreviewNewSchedule for application/json ContentType.
+type PreviewNewScheduleJSONRequestBody = ScheduleSpec
+
+// PauseScheduleJSONRequestBody defines body for PauseSchedule for application/json ContentType.
+type PauseScheduleJSONRequestBody = ScheduleReason
+
+// ResumeScheduleJSONRequestBody defines body for ResumeSchedule for application/json ContentType.
+type ResumeScheduleJSONRequestBody = ScheduleReason
 
 // CreateTenantJSONRequestBody defines body for CreateTenant for application/json ContentType.
 type CreateTenantJSONRequestBody = CreateTenantInputBody
@@ -5277,6 +5629,123 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/rotations/{id} (the `ShowRotation` operationId).
 	ShowRotation(ctx context.Context, id string, params *ShowRotationParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSchedules List the schedules
+	//
+	// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+	//
+	// Corresponds with GET /v1/schedules (the `ListSchedules` operationId).
+	ListSchedules(ctx context.Context, params *ListSchedulesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateScheduleWithBody Let something be rotated by itself
+	//
+	// 201 when it was made, 200 when there was one that asks for the same.
+	//
+	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/schedules (the `CreateSchedule` operationId).
+	CreateScheduleWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateSchedule Let something be rotated by itself
+	//
+	// 201 when it was made, 200 when there was one that asks for the same.
+	//
+	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/schedules (the `CreateSchedule` operationId).
+	CreateSchedule(ctx context.Context, body CreateScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetScheduleCalendar What all schedules will do, and when
+	//
+	// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+	//
+	// Corresponds with GET /v1/schedules/calendar (the `GetScheduleCalendar` operationId).
+	GetScheduleCalendar(ctx context.Context, params *GetScheduleCalendarParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewNewScheduleWithBody What a schedule would do, before it is made
+	//
+	// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/schedules/preview (the `PreviewNewSchedule` operationId).
+	PreviewNewScheduleWithBody(ctx context.Context, params *PreviewNewScheduleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewNewSchedule What a schedule would do, before it is made
+	//
+	// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/schedules/preview (the `PreviewNewSchedule` operationId).
+	PreviewNewSchedule(ctx context.Context, params *PreviewNewScheduleParams, body PreviewNewScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DeleteSchedule Delete a schedule
+	//
+	// What it has begun goes on.
+	//
+	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+	//
+	// Corresponds with DELETE /v1/schedules/{name} (the `DeleteSchedule` operationId).
+	DeleteSchedule(ctx context.Context, name string, params *DeleteScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSchedule Show a schedule
+	//
+	// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+	//
+	// Corresponds with GET /v1/schedules/{name} (the `GetSchedule` operationId).
+	GetSchedule(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseScheduleWithBody Keep a schedule from firing
+	//
+	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/schedules/{name}/pause (the `PauseSchedule` operationId).
+	PauseScheduleWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseSchedule Keep a schedule from firing
+	//
+	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/schedules/{name}/pause (the `PauseSchedule` operationId).
+	PauseSchedule(ctx context.Context, name string, body PauseScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PreviewSchedule What a schedule will do, and when
+	//
+	// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+	//
+	// Corresponds with GET /v1/schedules/{name}/preview (the `PreviewSchedule` operationId).
+	PreviewSchedule(ctx context.Context, name string, params *PreviewScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeScheduleWithBody Let a schedule fire again
+	//
+	// What was due while it was paused was not missed: it does not fire.
+	//
+	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/schedules/{name}/resume (the `ResumeSchedule` operationId).
+	ResumeScheduleWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeSchedule Let a schedule fire again
+	//
+	// What was due while it was paused was not missed: it does not fire.
+	//
+	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/schedules/{name}/resume (the `ResumeSchedule` operationId).
+	ResumeSchedule(ctx context.Context, name string, body ResumeScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListSigningKeys List the signing keys
 	//
@@ -7025,6 +7494,253 @@ func (c *Requests) CreateRotation(ctx context.Context, params *CreateRotationPar
 // Corresponds with GET /v1/rotations/{id} (the `ShowRotation` operationId).
 func (c *Requests) ShowRotation(ctx context.Context, id string, params *ShowRotationParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewShowRotationRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSchedules List the schedules
+//
+// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+//
+// Corresponds with GET /v1/schedules (the `ListSchedules` operationId).
+func (c *Requests) ListSchedules(ctx context.Context, params *ListSchedulesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSchedulesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateScheduleWithBody Let something be rotated by itself
+//
+// 201 when it was made, 200 when there was one that asks for the same.
+//
+// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/schedules (the `CreateSchedule` operationId).
+func (c *Requests) CreateScheduleWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateScheduleRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateSchedule Let something be rotated by itself
+//
+// 201 when it was made, 200 when there was one that asks for the same.
+//
+// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/schedules (the `CreateSchedule` operationId).
+func (c *Requests) CreateSchedule(ctx context.Context, body CreateScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateScheduleRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetScheduleCalendar What all schedules will do, and when
+//
+// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+//
+// Corresponds with GET /v1/schedules/calendar (the `GetScheduleCalendar` operationId).
+func (c *Requests) GetScheduleCalendar(ctx context.Context, params *GetScheduleCalendarParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetScheduleCalendarRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewNewScheduleWithBody What a schedule would do, before it is made
+//
+// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/schedules/preview (the `PreviewNewSchedule` operationId).
+func (c *Requests) PreviewNewScheduleWithBody(ctx context.Context, params *PreviewNewScheduleParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewNewScheduleRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewNewSchedule What a schedule would do, before it is made
+//
+// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/schedules/preview (the `PreviewNewSchedule` operationId).
+func (c *Requests) PreviewNewSchedule(ctx context.Context, params *PreviewNewScheduleParams, body PreviewNewScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewNewScheduleRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DeleteSchedule Delete a schedule
+//
+// What it has begun goes on.
+//
+// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+//
+// Corresponds with DELETE /v1/schedules/{name} (the `DeleteSchedule` operationId).
+func (c *Requests) DeleteSchedule(ctx context.Context, name string, params *DeleteScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDeleteScheduleRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSchedule Show a schedule
+//
+// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+//
+// Corresponds with GET /v1/schedules/{name} (the `GetSchedule` operationId).
+func (c *Requests) GetSchedule(ctx context.Context, name string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetScheduleRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseScheduleWithBody Keep a schedule from firing
+//
+// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/schedules/{name}/pause (the `PauseSchedule` operationId).
+func (c *Requests) PauseScheduleWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseScheduleRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseSchedule Keep a schedule from firing
+//
+// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/schedules/{name}/pause (the `PauseSchedule` operationId).
+func (c *Requests) PauseSchedule(ctx context.Context, name string, body PauseScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseScheduleRequest(c.Server, name, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PreviewSchedule What a schedule will do, and when
+//
+// Needs the scope `quash:rotations:read`, which the fixed roles admin, scheduler, auditor, operator have.
+//
+// Corresponds with GET /v1/schedules/{name}/preview (the `PreviewSchedule` operationId).
+func (c *Requests) PreviewSchedule(ctx context.Context, name string, params *PreviewScheduleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPreviewScheduleRequest(c.Server, name, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeScheduleWithBody Let a schedule fire again
+//
+// What was due while it was paused was not missed: it does not fire.
+//
+// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/schedules/{name}/resume (the `ResumeSchedule` operationId).
+func (c *Requests) ResumeScheduleWithBody(ctx context.Context, name string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeScheduleRequestWithBody(c.Server, name, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeSchedule Let a schedule fire again
+//
+// What was due while it was paused was not missed: it does not fire.
+//
+// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/schedules/{name}/resume (the `ResumeSchedule` operationId).
+func (c *Requests) ResumeSchedule(ctx context.Context, name string, body ResumeScheduleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeScheduleRequest(c.Server, name, body)
 	if err != nil {
 		return nil, err
 	}
@@ -10825,6 +11541,495 @@ func NewShowRotationRequest(server string, id string, params *ShowRotationParams
 	return req, nil
 }
 
+// NewListSchedulesRequest constructs an http.Request for the ListSchedules method
+func NewListSchedulesRequest(server string, params *ListSchedulesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Page != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "page", *params.Page, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateScheduleRequest calls the generic CreateSchedule builder with application/json body
+func NewCreateScheduleRequest(server string, body CreateScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateScheduleRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateScheduleRequestWithBody constructs an http.Request for the CreateSchedule method, with any body, and a specified content type
+func NewCreateScheduleRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetScheduleCalendarRequest constructs an http.Request for the GetScheduleCalendar method
+func NewGetScheduleCalendarRequest(server string, params *GetScheduleCalendarParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules/calendar")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.For != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "for", *params.For, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPreviewNewScheduleRequest calls the generic PreviewNewSchedule builder with application/json body
+func NewPreviewNewScheduleRequest(server string, params *PreviewNewScheduleParams, body PreviewNewScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPreviewNewScheduleRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewPreviewNewScheduleRequestWithBody constructs an http.Request for the PreviewNewSchedule method, with any body, and a specified content type
+func NewPreviewNewScheduleRequestWithBody(server string, params *PreviewNewScheduleParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules/preview")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.N != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "n", *params.N, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDeleteScheduleRequest constructs an http.Request for the DeleteSchedule method
+func NewDeleteScheduleRequest(server string, name string, params *DeleteScheduleParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Reason != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "reason", *params.Reason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetScheduleRequest constructs an http.Request for the GetSchedule method
+func NewGetScheduleRequest(server string, name string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPauseScheduleRequest calls the generic PauseSchedule builder with application/json body
+func NewPauseScheduleRequest(server string, name string, body PauseScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPauseScheduleRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewPauseScheduleRequestWithBody constructs an http.Request for the PauseSchedule method, with any body, and a specified content type
+func NewPauseScheduleRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules/%s/pause", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPreviewScheduleRequest constructs an http.Request for the PreviewSchedule method
+func NewPreviewScheduleRequest(server string, name string, params *PreviewScheduleParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules/%s/preview", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.N != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "n", *params.N, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewResumeScheduleRequest calls the generic ResumeSchedule builder with application/json body
+func NewResumeScheduleRequest(server string, name string, body ResumeScheduleJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResumeScheduleRequestWithBody(server, name, "application/json", bodyReader)
+}
+
+// NewResumeScheduleRequestWithBody constructs an http.Request for the ResumeSchedule method, with any body, and a specified content type
+func NewResumeScheduleRequestWithBody(server string, name string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/schedules/%s/resume", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewListSigningKeysRequest constructs an http.Request for the ListSigningKeys method
 func NewListSigningKeysRequest(server string, params *ListSigningKeysParams) (*http.Request, error) {
 	var err error
@@ -11811,6 +13016,51 @@ func (c Calls) CreateRotation(ctx context.Context, params *CreateRotationParams,
 // ShowRotation: Show a rotation
 func (c Calls) ShowRotation(ctx context.Context, id string, params *ShowRotationParams, editors ...RequestEditorFn) (Answer[Rotation], error) {
 	return read[Rotation](c.Requests.ShowRotation(ctx, id, params, editors...))
+}
+
+// ListSchedules: List the schedules
+func (c Calls) ListSchedules(ctx context.Context, params *ListSchedulesParams, editors ...RequestEditorFn) (Answer[ListSchedule], error) {
+	return read[ListSchedule](c.Requests.ListSchedules(ctx, params, editors...))
+}
+
+// CreateSchedule: Let something be rotated by itself
+func (c Calls) CreateSchedule(ctx context.Context, body CreateScheduleJSONRequestBody, editors ...RequestEditorFn) (Answer[Schedule], error) {
+	return read[Schedule](c.Requests.CreateSchedule(ctx, body, editors...))
+}
+
+// GetScheduleCalendar: What all schedules will do, and when
+func (c Calls) GetScheduleCalendar(ctx context.Context, params *GetScheduleCalendarParams, editors ...RequestEditorFn) (Answer[Calendar], error) {
+	return read[Calendar](c.Requests.GetScheduleCalendar(ctx, params, editors...))
+}
+
+// PreviewNewSchedule: What a schedule would do, before it is made
+func (c Calls) PreviewNewSchedule(ctx context.Context, params *PreviewNewScheduleParams, body PreviewNewScheduleJSONRequestBody, editors ...RequestEditorFn) (Answer[SchedulePreview], error) {
+	return read[SchedulePreview](c.Requests.PreviewNewSchedule(ctx, params, body, editors...))
+}
+
+// DeleteSchedule: Delete a schedule
+func (c Calls) DeleteSchedule(ctx context.Context, name string, params *DeleteScheduleParams, editors ...RequestEditorFn) (Answer[Schedule], error) {
+	return read[Schedule](c.Requests.DeleteSchedule(ctx, name, params, editors...))
+}
+
+// GetSchedule: Show a schedule
+func (c Calls) GetSchedule(ctx context.Context, name string, editors ...RequestEditorFn) (Answer[Schedule], error) {
+	return read[Schedule](c.Requests.GetSchedule(ctx, name, editors...))
+}
+
+// PauseSchedule: Keep a schedule from firing
+func (c Calls) PauseSchedule(ctx context.Context, name string, body PauseScheduleJSONRequestBody, editors ...RequestEditorFn) (Answer[Schedule], error) {
+	return read[Schedule](c.Requests.PauseSchedule(ctx, name, body, editors...))
+}
+
+// PreviewSchedule: What a schedule will do, and when
+func (c Calls) PreviewSchedule(ctx context.Context, name string, params *PreviewScheduleParams, editors ...RequestEditorFn) (Answer[SchedulePreview], error) {
+	return read[SchedulePreview](c.Requests.PreviewSchedule(ctx, name, params, editors...))
+}
+
+// ResumeSchedule: Let a schedule fire again
+func (c Calls) ResumeSchedule(ctx context.Context, name string, body ResumeScheduleJSONRequestBody, editors ...RequestEditorFn) (Answer[Schedule], error) {
+	return read[Schedule](c.Requests.ResumeSchedule(ctx, name, body, editors...))
 }
 
 // ListSigningKeys: List the signing keys

@@ -25,6 +25,7 @@ import (
 	"github.com/quash-project/quash/services/revocation/proof"
 	"github.com/quash-project/quash/services/revocation/receipts"
 	"github.com/quash-project/quash/services/rotator"
+	"github.com/quash-project/quash/services/rotator/schedule"
 	"github.com/quash-project/quash/shared/commit"
 	"github.com/quash-project/quash/shared/guard/keys"
 	"github.com/quash-project/quash/shared/guard/revoke"
@@ -67,6 +68,7 @@ func readers() map[string]reader {
 		"token.json#/$defs/signed":            readSigned,
 		"records.json#/$defs/signing_key_set": again(plain[signing.Set]),
 		"records.json#/$defs/rotation":        again(plain[rotator.Rotation]),
+		"records.json#/$defs/schedule":        again(plain[schedule.Schedule]),
 		"records.json#/$defs/pending":         again(plain[revocation.Pending]),
 		"records.json#/$defs/receipt":         again(plain[receipts.Receipt]),
 		"records.json#/$defs/incident":        again(plain[incidents.Incident]),

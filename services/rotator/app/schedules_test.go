@@ -1,0 +1,426 @@
+package app_test
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/quash-project/quash/services/rotator"
+	"github.com/quash-project/quash/services/rotator/kvstore"
+	"github.com/quash-project/quash/services/rotator/schedule"
+	"github.com/quash-project/quash/shared/engine/enginetest"
+	"github.com/quash-project/quash/shared/guard/wire"
+	"github.com/quash-project/quash/shared/problem"
+	"github.com/quash-project/quash/shared/seal"
+	"github.com/quash-project/quash/shared/signing"
+)
+
+// planner is what a rotator has of schedules, on real buckets: rotations are recorded, and
+// nobody works on them.
+type planner struct {
+	*schedule.Service
+	store *kvstore.Schedules
+	keys  *kvstore.Store
+}
+
+// faulty makes one call of a store or of a rotation fail: before it takes effect, or after.
+type faulty struct {
+	schedule.Store
+	begin  func(context.Context, schedule.Begin) (string, error)
+	calls  atomic.Int64
+	failAt int64
+	lost   bool
+}
+
+var errKilled = errors.New("killed here")
+
+func (f *faulty) step(do func() error) error {
+	n := f.calls.Add(1)
+	if n == f.failAt && !f.lost {
+		return errKilled
+	}
+	err := do()
+	if n == f.failAt {
+		return errKilled
+	}
+	return err
+}
+
+func (f *faulty) ChangeSchedule(ctx context.Context, tenant, name string, fn func(*schedule.Schedule) error) (x schedule.Schedule, err error) {
+	err = f.step(func() error { x, err = f.Store.ChangeSchedule(ctx, tenant, name, fn); return err })
+	return x, err
+}
+
+func (f *faulty) Begin(ctx context.Context, b schedule.Begin) (id string, err error) {
+	err = f.step(func() error { id, err = f.begin(ctx, b); return err })
+	return id, err
+}
+
+// allTenants: the home tenant is there, and no other ends.
+type allTenants struct{}
+
+func (allTenants) Living(string) bool                         { return true }
+func (allTenants) Tenants() map[string]bool                   { return nil }
+func (allTenants) Ends(context.Context, string) (bool, error) { return false, nil }
+
+type noSubjects struct{}
+
+func (noSubjects) Subject(context.Context, string, schedule.Target) (schedule.Subject, error) {
+	return schedule.Subject{}, nil
+}
+
+// plan starts a replica of it; without run it only follows.
+func plan(t testing.TB, n *enginetest.NATSServer, now func() time.Time, wrap func(*faulty), run bool, late ...func(time.Duration)) *planner {
+	t.Helper()
+	js, err := jetstream.New(n.Dial(t, "rotator"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &planner{store: kvstore.NewSchedules(js, 1, logger(t)), keys: kvstore.New(js, 1, logger(t))}
+	kek := t.TempDir() + "/kek"
+	if err := seal.CreateKEK(kek); err != nil {
+		t.Fatal(err)
+	}
+	aead, err := seal.LoadKEK(kek)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rotator.New(rotator.Config{
+		Home:   rotator.Tenant{Name: "default", Issuer: issuerURL},
+		Policy: rotator.Policy{KeyLife: rotator.DefaultKeyLife, TokenLife: wire.MaxTokenLife, Alg: signing.ES256},
+	}, rotator.Deps{Store: p.keys, Reader: blind{}, KEK: aead, Identity: private, Now: now, Rand: rand.Reader, Log: logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &faulty{Store: p.store, begin: func(ctx context.Context, b schedule.Begin) (string, error) {
+		rot, err := r.Start(ctx, rotator.Request{Key: b.ID, Tenant: b.Tenant, Actor: b.Actor, Kind: rotator.KindSigningKey, Reason: b.Reason})
+		return rot.ID, err
+	}}
+	if wrap != nil {
+		wrap(f)
+	}
+	p.Service = schedule.New(schedule.Deps{
+		Store: f, Rotations: f, Subjects: noSubjects{}, Tenants: allTenants{}, Now: now, Rand: rand.Reader, Log: logger(t),
+		Late: func(d time.Duration) {
+			for _, tell := range late {
+				tell(d)
+			}
+		},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { _ = p.keys.Run(ctx) })
+	all.Go(func() {
+		if run {
+			_ = p.Run(ctx)
+		} else {
+			_ = p.store.FollowSchedules(ctx, func(string, string, uint64, *schedule.Schedule) {})
+		}
+	})
+	t.Cleanup(func() { cancel(); all.Wait() })
+	enginetest.Eventually(t, "the buckets are read", func() error {
+		_, err := p.store.Schedules("default")
+		_, other := p.keys.Open("default")
+		return errors.Join(err, other)
+	})
+	return p
+}
+
+// clock is one that a test moves.
+type clock struct{ at atomic.Int64 }
+
+func newClock(text string) *clock {
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		panic(err) // a constant of a test
+	}
+	c := &clock{}
+	c.at.Store(at.UnixMilli())
+	return c
+}
+
+func (c *clock) now() time.Time       { return time.UnixMilli(c.at.Load()) }
+func (c *clock) move(d time.Duration) { c.at.Add(d.Milliseconds()) }
+
+var asker = schedule.Caller{Tenant: "default", Actor: "alice"}
+
+func everyMinute(missed string) schedule.Spec {
+	return schedule.Spec{Rotate: schedule.SigningKey, Cron: "* * * * *", Missed: missed, Reason: "a test"}
+}
+
+// rotations are the recorded ones by the reason and key that they have, each of a firing.
+func (p *planner) rotations(t *testing.T) map[string]int {
+	t.Helper()
+	open, err := p.keys.Open("default")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]int{}
+	for _, r := range open {
+		out[r.ID]++
+	}
+	return out
+}
+
+// Three rotators look at one schedule for 200 firings, over the change of daylight saving:
+// each is one rotation.
+func TestThreeRotatorsFireEachOfTwoHundredOnce(t *testing.T) {
+	n, c := enginetest.NATS(t), newClock("2026-03-29T00:00:30Z")
+	replicas := []*planner{plan(t, n, c.now, nil, true), plan(t, n, c.now, nil, true), plan(t, n, c.now, nil, true)}
+	x, _, err := replicas[0].Create(t.Context(), asker, "minutely", everyMinute(schedule.Skip))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := map[string]bool{}
+	for i := range 200 {
+		c.move(time.Minute)
+		due := c.now().Truncate(time.Minute).UnixMilli()
+		for _, p := range replicas {
+			p.Kick()
+		}
+		enginetest.Eventually(t, fmt.Sprint("firing ", i), func() error {
+			got, err := replicas[i%3].store.Copy("default", "minutely")
+			if err != nil {
+				return err
+			}
+			if got.Last == nil || got.Last.Due != due || got.Claimed != nil {
+				return fmt.Errorf("last %+v, claimed %+v, want %d", got.Last, got.Claimed, due)
+			}
+			ids[got.Last.Rotation] = true
+			return nil
+		})
+	}
+	begun := uint64(0)
+	for _, p := range replicas {
+		begun += p.Stats().Begun
+	}
+	enginetest.Eventually(t, "all rotations are seen", func() error {
+		if got := replicas[0].rotations(t); len(got) != 200 {
+			return fmt.Errorf("%d rotations of 200 firings", len(got))
+		}
+		return nil
+	})
+	if len(ids) != 200 || begun != 200 {
+		t.Errorf("%d rotations in the record of %s, %d firings were marked; want 200", len(ids), x.Name, begun)
+	}
+}
+
+// A rotator is killed at every step, before it takes effect and after, and another one goes
+// on: each firing is one rotation.
+func TestKilledBetweenAnyTwoStepsEachFiringIsOneRotation(t *testing.T) {
+	n, c := enginetest.NATS(t), newClock("2026-01-01T00:00:30Z")
+	whole := plan(t, n, c.now, nil, false)
+	want := 0
+	for step := int64(1); step <= 3; step++ { // claim, begin, mark
+		for _, lost := range []bool{false, true} {
+			name := fmt.Sprintf("step-%d-%t", step, lost)
+			if _, _, err := whole.Create(t.Context(), asker, name, everyMinute(schedule.RunOnce)); err != nil {
+				t.Fatal(err)
+			}
+			killed := plan(t, n, c.now, func(f *faulty) { f.failAt, f.lost = step, lost }, false)
+			for range 3 {
+				c.move(time.Minute)
+				want++
+				var last error
+				for try := range 20 {
+					p := whole
+					if try == 0 {
+						p = killed
+					}
+					enginetest.Eventually(t, "the record is seen", func() error { _, err := p.store.Copy("default", name); return err })
+					last = p.Advance(t.Context(), "default", name)
+					x, err := whole.Show(t.Context(), "default", name)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if x.Last != nil && x.Last.Due == c.now().Truncate(time.Minute).UnixMilli() && x.Claimed == nil {
+						break
+					}
+					if try == 19 {
+						t.Fatalf("%s: it never fires: %+v, %v", name, x, last)
+					}
+				}
+				// What the killed one would do, came it back, is nothing.
+				_ = killed.Advance(t.Context(), "default", name)
+			}
+			if _, err := whole.Delete(t.Context(), asker, name, "over", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	enginetest.Eventually(t, "all rotations are seen", func() error {
+		if got := whole.rotations(t); len(got) != want {
+			return fmt.Errorf("%d rotations of %d firings", len(got), want)
+		}
+		return nil
+	})
+}
+
+// What is claimed by one that is gone is done by another, some seconds later.
+func TestAnotherRotatorTakesOverWhatWasClaimed(t *testing.T) {
+	n, c := enginetest.NATS(t), newClock("2026-01-01T00:00:30Z")
+	dies := plan(t, n, c.now, func(f *faulty) { f.failAt, f.lost = 1, true }, false)
+	if _, _, err := dies.Create(t.Context(), asker, "minutely", everyMinute(schedule.Skip)); err != nil {
+		t.Fatal(err)
+	}
+	c.move(time.Minute)
+	if err := dies.Advance(t.Context(), "default", "minutely"); !errors.Is(err, errKilled) {
+		t.Fatal(err)
+	}
+	other := plan(t, n, c.now, nil, true)
+	x, err := other.Show(t.Context(), "default", "minutely")
+	if err != nil || x.Claimed == nil || x.Last != nil {
+		t.Fatalf("%+v, %v: want it claimed, and not done", x, err)
+	}
+	c.move(6 * time.Second)
+	other.Kick()
+	enginetest.Eventually(t, "it is done", func() error {
+		x, err := other.Show(t.Context(), "default", "minutely")
+		if err != nil {
+			return err
+		}
+		if x.Last == nil || x.Claimed != nil {
+			return fmt.Errorf("claimed %+v, last %+v", x.Claimed, x.Last)
+		}
+		return nil
+	})
+}
+
+func TestSchedulesAreMadeChangedAndDeletedOnce(t *testing.T) {
+	n, c := enginetest.NATS(t), newClock("2026-01-01T00:00:30Z")
+	p := plan(t, n, c.now, nil, false)
+	ctx := t.Context()
+	first, made, err := p.Create(ctx, asker, "weekly", everyMinute(schedule.Skip))
+	if err != nil || !made {
+		t.Fatalf("%t, %v", made, err)
+	}
+	again, made, err := p.Create(ctx, asker, "weekly", everyMinute(schedule.Skip))
+	if err != nil || made || again.ID != first.ID {
+		t.Errorf("the same again: %s, made %t, %v; want %s", again.ID, made, err, first.ID)
+	}
+	if _, _, err := p.Create(ctx, asker, "weekly", everyMinute(schedule.RunOnce)); problem.KindOf(err) != problem.Conflict {
+		t.Errorf("another one of the name: %v", err)
+	}
+	if _, _, err := p.Create(ctx, asker, "calendar", everyMinute(schedule.Skip)); problem.From(err).Field != "name" {
+		t.Errorf("a name that is a place: %v", err)
+	}
+	spec := everyMinute(schedule.Skip)
+	spec.Rotate = "key:some"
+	if _, _, err := p.Create(ctx, asker, "keys", spec); problem.From(err).Field != "rotate" {
+		t.Errorf("a key, and nobody rotates those: %v", err)
+	}
+	spec = everyMinute(schedule.Skip)
+	spec.Cron = "0 0 31 2 *"
+	if _, _, err := p.Create(ctx, asker, "never", spec); problem.From(err).Field != "cron" {
+		t.Errorf("31 February: %v", err)
+	}
+	spec = everyMinute(schedule.Skip)
+	spec.Freezes = []string{"daily 00:00-24:00"}
+	if _, _, err := p.Create(ctx, asker, "never", spec); problem.From(err).Field != "windows" {
+		t.Errorf("one that never fires: %v", err)
+	}
+	x, err := p.Pause(ctx, asker, "weekly", "a holiday", nil)
+	if err != nil || !x.Paused || x.Next != nil || x.Meta.Reason != "a holiday" {
+		t.Fatalf("paused: %+v, %v", x, err)
+	}
+	c.move(time.Hour)
+	if err := p.Advance(ctx, "default", "weekly"); err == nil {
+		t.Error("it did something, and is paused")
+	}
+	x, err = p.Resume(ctx, asker, "weekly", "back", nil)
+	if err != nil || x.Paused || x.Next == nil || x.Next.AtTime().Sub(c.now()) > time.Minute || !x.Next.AtTime().After(c.now()) {
+		t.Fatalf("resumed: %+v, %v; want it to fire within the next minute, and nothing to be made up", x.Next, err)
+	}
+	if x, err = p.Delete(ctx, asker, "weekly", "over", nil); err != nil || x.State() != schedule.Deleted {
+		t.Fatalf("deleted: %+v, %v", x, err)
+	}
+	if _, err := p.Show(ctx, "default", "weekly"); problem.KindOf(err) != problem.NotFound {
+		t.Errorf("a deleted one: %v", err)
+	}
+	if _, err := p.Pause(ctx, asker, "weekly", "again", nil); problem.KindOf(err) != problem.NotFound {
+		t.Errorf("pausing a deleted one: %v", err)
+	}
+	next, made, err := p.Create(ctx, asker, "weekly", everyMinute(schedule.Skip))
+	if err != nil || !made || next.ID == first.ID {
+		t.Errorf("the name again: %+v, %t, %v", next, made, err)
+	}
+	if _, err := p.Delete(ctx, asker, "weekly", "over", nil); err != nil {
+		t.Fatal(err)
+	}
+	c.move(25 * time.Hour) // then the record goes too
+	if err := p.Advance(ctx, "default", "weekly"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.store.Schedule(ctx, "default", "weekly"); problem.KindOf(err) != problem.NotFound {
+		t.Errorf("its record: %v", err)
+	}
+}
+
+// What will never be done is noted, and the next firing is tried as ever; what may be done
+// later is not given up.
+func TestAFiringThatCantBeDoneIsNotedAndTheNextIsTried(t *testing.T) {
+	n, c := enginetest.NATS(t), newClock("2026-01-01T00:00:30Z")
+	var answer atomic.Pointer[problem.Error]
+	p := plan(t, n, c.now, func(f *faulty) {
+		real := f.begin
+		f.begin = func(ctx context.Context, b schedule.Begin) (string, error) {
+			if err := answer.Load(); err != nil {
+				return "", err
+			}
+			return real(ctx, b)
+		}
+	}, false)
+	if _, _, err := p.Create(t.Context(), asker, "minutely", everyMinute(schedule.Skip)); err != nil {
+		t.Fatal(err)
+	}
+	show := func() schedule.Schedule {
+		t.Helper()
+		x, err := p.Show(t.Context(), "default", "minutely")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
+	}
+	answer.Store(problem.New(problem.Unavailable, "not now"))
+	c.move(time.Minute)
+	if err := p.Advance(t.Context(), "default", "minutely"); err == nil {
+		t.Error("it could not be done, and there was no error")
+	}
+	if x := show(); x.Claimed == nil || x.Last != nil {
+		t.Errorf("it was given up: %+v", x)
+	}
+	answer.Store(problem.FieldError("tenant", "a replica has not seen it yet"))
+	if err := p.Advance(t.Context(), "default", "minutely"); err == nil || show().Claimed == nil {
+		t.Errorf("it was given up for a tenant that was not seen yet: %v", err)
+	}
+	answer.Store(problem.New(problem.Forbidden, "not that one"))
+	if err := p.Advance(t.Context(), "default", "minutely"); err != nil {
+		t.Fatal(err)
+	}
+	if x := show(); x.Claimed != nil || x.State() != schedule.Failing || x.Last.Failed != "not that one" || x.Next == nil {
+		t.Errorf("%+v", x)
+	}
+	answer.Store(nil)
+	c.move(time.Minute)
+	if err := p.Advance(t.Context(), "default", "minutely"); err != nil {
+		t.Fatal(err)
+	}
+	if x := show(); x.State() != schedule.Active || x.Last.Rotation == "" {
+		t.Errorf("the next: %+v", x)
+	}
+	if got := p.Stats(); got.Failed != 1 || got.Begun != 1 {
+		t.Errorf("counted %+v", got)
+	}
+}
