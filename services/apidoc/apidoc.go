@@ -38,7 +38,7 @@ func Document() (*huma.OpenAPI, error) {
 	revocation.Register(api, nil, nil, nil)
 	revocation.RegisterSLO(api, nil)
 	revocation.RegisterAudit(api, revocation.Trail{})
-	revocation.RegisterReceipts(api, nil, nil, "")
+	revocation.RegisterReceipts(api, nil, nil, nil, "")
 	revocation.RegisterIncidents(api, nil, "", "")
 	revocation.RegisterAttempts(api, nil, "")
 	rotator.Register(api, nil, nil)
