@@ -165,7 +165,7 @@ func seenBy(p *api.Preview) (lines []string) {
 	for _, r := range p.ResourceServers {
 		switch r.Seen {
 		case api.ResourceServerSeenYes:
-			text := fmt.Sprintf("%s, of what it remembers since %s", cmp.Or(strings.TrimSpace(r.Name+" "+r.Instance), "a server"), at(r.RemembersSince))
+			text := fmt.Sprintf("%s, of what it remembers since %s", guard(r.Name, r.Instance), at(r.RemembersSince))
 			if r.WrongPpm > 0 {
 				text += fmt.Sprintf("; wrong in %d of a million", r.WrongPpm)
 			}
@@ -175,7 +175,7 @@ func seenBy(p *api.Preview) (lines []string) {
 		default:
 			silent++
 			if silent <= many {
-				lines = append(lines, "not said", cmp.Or(strings.TrimSpace(r.Name+" "+r.Instance), "a server"))
+				lines = append(lines, "not said", guard(r.Name, r.Instance))
 			}
 		}
 	}

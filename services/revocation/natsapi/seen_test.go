@@ -327,3 +327,42 @@ func TestAQuestionIsARepeatOfTheEpoch(t *testing.T) {
 	}
 	schematest.Load(t).Valid(t, "requests.json#/$defs/question", m.Data)
 }
+
+// TestQuestionsAreBounded: each goes to everybody, so that few are open at once; what has
+// ended makes room.
+func TestQuestionsAreBounded(t *testing.T) {
+	w := newWorld(t)
+	w.join("orders", one) // and says nothing
+	s, list := w.asker()
+	of := list()
+	sub, err := w.nats.Conn(t, "orders").SubscribeSync(wire.FeedAsk)
+	if err != nil || w.nats.Conn(t, "orders").Flush() != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	const most = 8
+	done := make(chan error, most)
+	for range most {
+		go func() {
+			_, err := s.Seen(ctx, seenKeys(1), of)
+			done <- err
+		}()
+	}
+	for range most {
+		if _, err := sub.NextMsg(10 * time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if said, err := s.Seen(ctx, seenKeys(1), of); err == nil {
+		t.Errorf("one too many is asked: %+v", said)
+	}
+	cancel()
+	for range most {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := s.Seen(t.Context(), seenKeys(1), nil); err != nil {
+		t.Errorf("after they have ended: %v", err)
+	}
+}
