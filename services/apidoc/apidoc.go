@@ -38,7 +38,7 @@ func Document() (*huma.OpenAPI, error) {
 	revocation.Register(api, httpapi.Pages{}, nil, nil, nil)
 	revocation.RegisterSLO(api, nil)
 	revocation.RegisterAudit(api, httpapi.Pages{}, revocation.Trail{})
-	revocation.RegisterReceipts(api, httpapi.Pages{}, nil, nil, "")
+	revocation.RegisterReceipts(api, httpapi.Pages{}, nil, nil, nil, "")
 	revocation.RegisterIncidents(api, httpapi.Pages{}, nil, "", "")
 	revocation.RegisterAttempts(api, httpapi.Pages{}, nil, "")
 	rotator.Register(api, nil, nil)

@@ -333,3 +333,64 @@ func TestPreviewTellsNothingOfOthersAndNothingInDoubt(t *testing.T) {
 		t.Errorf("a commit without a plan needs no issuer: status %d, %+v", status, p)
 	}
 }
+
+// seenAt is what a preview says of who has accepted a token of a target, by server.
+func (s *stock) seenAt(token, target string) (by map[string]string, named bool) {
+	s.t.Helper()
+	by = map[string]string{}
+	eventually(s.t, "every server says what it has seen", func() error {
+		var p struct {
+			Asked   bool `json:"resource_servers_seen"`
+			Servers []struct {
+				Name, Instance, Seen string
+				Since                *time.Time `json:"remembers_since"`
+			} `json:"resource_servers"`
+		}
+		s.decode(s.preview(token, "revoke", target), http.StatusOK, &p)
+		if !p.Asked || len(p.Servers) == 0 {
+			return fmt.Errorf("asked: %t, %d servers", p.Asked, len(p.Servers))
+		}
+		for _, g := range p.Servers {
+			if g.Seen == "unknown" || g.Since == nil {
+				return fmt.Errorf("%+v", g)
+			}
+			if age := time.Since(*g.Since); age < -time.Minute || age > 25*time.Hour {
+				s.t.Errorf("%s remembers since %s", g.Name, g.Since)
+			}
+			named = named || g.Name != ""
+			who := g.Name // each has one instance
+			if who == "" {
+				who = g.Instance
+			}
+			by[who] = g.Seen
+		}
+		return nil
+	})
+	return by, named
+}
+
+// TestPreviewTellsWhichServersHaveSeenIt: those that have accepted a token of it, and no
+// other; a tenant hears of its own targets alone, and of servers without their names.
+func TestPreviewTellsWhichServersHaveSeenIt(t *testing.T) {
+	s := newStock(t)
+	acme := s.newTenant("acme")
+	if by, _ := s.seenAt(s.op, "principal:operator"); by[identity.Revocation] != "yes" || by[identity.Issuer] != "yes" || by[identity.Rotator] != "no" {
+		t.Errorf("the operator: %v", by)
+	}
+	s.decode(s.api(s.op, "GET", "/v1/signing-keys", nil), http.StatusOK, &ignored)
+	if by, _ := s.seenAt(s.op, "principal:operator"); by[identity.Rotator] != "yes" {
+		t.Errorf("the operator has asked the rotator, and %v", by)
+	}
+	for _, target := range []string{"principal:alice", "client:" + s.client, "role:" + s.clerk} { // their tokens open nothing here
+		if by, _ := s.seenAt(s.op, target); len(by) != 3 || slices.Contains(slices.Collect(maps.Values(by)), "yes") {
+			t.Errorf("%s: %v", target, by)
+		}
+	}
+	by, named := s.seenAt(acme.token, "tenant:acme")
+	if named || !slices.Contains(slices.Collect(maps.Values(by)), "yes") {
+		t.Errorf("acme is told %v (with names: %t)", by, named)
+	}
+	if by, _ := s.seenAt(acme.token, "principal:operator"); slices.Contains(slices.Collect(maps.Values(by)), "yes") {
+		t.Errorf("acme is told of the operator of another tenant: %v", by)
+	}
+}

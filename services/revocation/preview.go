@@ -34,8 +34,11 @@ type Preview struct {
 	// without the cut either.
 	AtMost     *int
 	TokensGone time.Time
-	// Guards are all that have joined: no guard reports whose tokens it has seen.
-	Guards []fleet.Guard
+	// Guards are all that have joined, and Remembered what they have said, by instance, of
+	// whose tokens they accepted in the last day. Asked says that they were asked.
+	Guards     []fleet.Guard
+	Remembered map[string]Remembered
+	Asked      bool
 	// Unreachable are those of them that are open or past their limit.
 	Unreachable []fleet.Unconfirmed
 	// FencedBy is when every guard that is not open refuses, if it was committed now.
@@ -73,13 +76,17 @@ func (s *Service) Preview(ctx context.Context, who Caller, r Request) (Preview, 
 	now := s.Now()
 	p := Preview{Op: r.Op, Tenant: req.Tenant, Issuer: foreign(req.Targets[0].Issuer), TokensGone: now.Add(wire.MaxTokenLife), FencedBy: now, NotGathered: notGathered}
 	s.lookAtFleet(&p, now)
-	if p.Answer, err = s.hits(ctx, req); err != nil {
+	keys := keysOf(req)
+	remembered := s.askSeen(ctx, keys, p.Guards)
+	p.Answer, err = s.hits(ctx, req)
+	p.Remembered, p.Asked = remembered()
+	if err != nil {
 		return Preview{}, err
 	}
-	for _, t := range req.Targets {
+	for i, t := range req.Targets {
 		p.Targets = append(p.Targets, revoke.Target{Kind: t.Kind, ID: t.ID}.String())
 		p.Foreign = p.Foreign || t.Issuer != revoke.Own
-		p.CutsCaller = p.CutsCaller || slices.Contains(who.Targets, keyOf(req.Tenant, t))
+		p.CutsCaller = p.CutsCaller || slices.Contains(who.Targets, keys[i])
 	}
 	p.AtMost = atMost(req.Targets)
 	plan := planOf(req, p.Answer, now)
@@ -148,6 +155,14 @@ func (s *Service) lookAtFleet(p *Preview, now time.Time) {
 			p.Unreachable = append(p.Unreachable, fleet.Unconfirmed{Name: g.Name, Instance: g.Instance, FencedBy: by})
 		}
 	}
+}
+
+func keysOf(req commit.Request) []revoke.Key {
+	keys := make([]revoke.Key, len(req.Targets))
+	for i, t := range req.Targets {
+		keys[i] = keyOf(req.Tenant, t)
+	}
+	return keys
 }
 
 func keyOf(tenant string, t commit.Target) revoke.Key {

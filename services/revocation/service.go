@@ -34,6 +34,8 @@ type Service struct {
 	Records Records
 	Plans   Plans
 	Tenants Tenants
+	// Memories tells which guards have seen what a cut would hit; nil: nobody does.
+	Memories Memories
 	// Notebooks are where incidents are kept; nil: nowhere.
 	Notebooks Notebooks
 	// Second says which cuts need a second person, and keeps those that wait for one.

@@ -70,44 +70,52 @@ func (g *Guard) Attempted(target revoke.Key, stamp revoke.Stamp, from netip.Addr
 	return true
 }
 
-// tellAttempts reports until ctx ends, and then once more. What is lost is told again
-// with what comes next; nobody waits for it.
 func (g *Guard) tellAttempts(ctx context.Context, r Reader) {
-	teller, ok := r.(attemptsTeller)
-	if !ok {
-		return
+	if t, ok := r.(attemptsTeller); ok {
+		tellSums(ctx, g, g.attempts, attemptsEvery, t.Spread, t.TellAttempts)
+	}
+}
+
+// sums are counts that are told as they stand, never as steps.
+type sums[T any] interface {
+	// Next is how long there is nothing to tell unless Kicked says so.
+	Next() time.Duration
+	Kicked() <-chan struct{}
+	// Report returns what is to be told now, and Unsent takes back what could not be.
+	Report() []T
+	Unsent(list []T)
+}
+
+// tellSums reports until ctx ends, and then once more. What is lost is told again with
+// what comes next; nobody waits for it.
+func tellSums[T any](ctx context.Context, g *Guard, s sums[T], every time.Duration, spread func() time.Duration, send func(context.Context, []T) error) {
+	now := func(ctx context.Context) bool {
+		list := s.Report()
+		if len(list) == 0 {
+			return false
+		}
+		ctx, cancel := context.WithTimeout(ctx, attemptsTimeout)
+		defer cancel()
+		if err := send(ctx, list); err != nil {
+			s.Unsent(list)
+			g.opts.log.Debug("what became of what was revoked is not reported; the next report tells as much", zap.Error(err))
+		}
+		return true
 	}
 	var last time.Time
-	for {
-		if !pauseFor(ctx, g.attempts.Next(), g.attempts.Kicked()) {
-			break
-		}
-		pause := attemptsGather + teller.Spread()
+	for pauseFor(ctx, s.Next(), s.Kicked()) {
+		pause := attemptsGather + spread()
 		if !last.IsZero() {
-			pause = max(pause, attemptsEvery-time.Since(last))
+			pause = max(pause, every-time.Since(last))
 		}
 		if !pauseFor(ctx, pause, nil) {
 			break
 		}
-		if g.tellAttemptsNow(ctx, teller) {
+		if now(ctx) {
 			last = time.Now()
 		}
 	}
-	g.tellAttemptsNow(context.WithoutCancel(ctx), teller)
-}
-
-func (g *Guard) tellAttemptsNow(ctx context.Context, teller attemptsTeller) bool {
-	list := g.attempts.Report()
-	if len(list) == 0 {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, attemptsTimeout)
-	defer cancel()
-	if err := teller.TellAttempts(ctx, list); err != nil {
-		g.attempts.Unsent(list)
-		g.opts.log.Debug("attempts with what was revoked are not reported; the next report tells as much", zap.Error(err))
-	}
-	return true
+	now(context.WithoutCancel(ctx))
 }
 
 // pauseFor waits for d, a kick or the end of ctx; only the last makes it false.

@@ -85,6 +85,9 @@ func (g *Guard) decideToken(ctx context.Context, text string, req *Requirement) 
 		d = refusal
 	} else {
 		d.Outcome, d.Status = Allow, http.StatusOK
+		if g.seen != nil && !req.AnyAudience && !req.explained {
+			g.remember(v, now)
+		}
 	}
 	d.Token = &v.Claims
 	return d

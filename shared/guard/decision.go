@@ -81,6 +81,8 @@ type Requirement struct {
 	// others about tokens (introspection, "would a guard take this?"), never for a
 	// resource server.
 	AnyAudience bool
+
+	explained bool // only asked about; see Explain
 }
 
 // What a target that hits can be.

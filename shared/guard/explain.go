@@ -54,6 +54,7 @@ func (e Explanation) Hits() []TargetResult {
 // first that fails, and the state of every target. It is for people: Decide does
 // less.
 func (g *Guard) Explain(ctx context.Context, text string, req Requirement) Explanation {
+	req.explained = true
 	e := Explanation{Decision: g.observed(ctx, text, req)}
 	g.explainView(&e)
 	if g.exchange.takes(text) {

@@ -15,6 +15,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/attempts"
 	"github.com/quash-project/quash/shared/guard/follow"
 	"github.com/quash-project/quash/shared/guard/keys"
+	"github.com/quash-project/quash/shared/guard/seen"
 	"github.com/quash-project/quash/shared/guard/wire"
 )
 
@@ -31,7 +32,9 @@ type Guard struct {
 	waiting  atomic.Pointer[string] // what Run waits for; nil: nothing
 	watches  watches
 	attempts *attempts.Counter
-	exchange *exchanger // nil: API keys are not taken
+	running  *attempts.Gauge
+	seen     *seen.Memory // nil: there is nobody to tell
+	exchange *exchanger   // nil: API keys are not taken
 	stats    counters
 }
 
@@ -46,7 +49,11 @@ func New(issuers []Issuer, opts ...Option) (*Guard, error) {
 	}
 	g := &Guard{opts: o, issuers: map[string]*issuer{}}
 	g.watches.init()
-	g.attempts = attempts.New(func() time.Time { return g.opts.now() })
+	now := func() time.Time { return g.opts.now() }
+	g.attempts, g.running = attempts.New(now), attempts.NewGauge(now)
+	if err == nil && g.opts.follows() {
+		g.seen = seen.New(g.opts.now())
+	}
 	if err == nil {
 		if err := g.addIssuers(issuers); err != nil {
 			errs = append(errs, err)
@@ -182,7 +189,7 @@ func (g *Guard) Run(ctx context.Context) error {
 		start(g.Reader().(*follow.Reader).Run)
 		fallthrough
 	case g.opts.reader != nil:
-		tasks.Go(func() { g.tellAttempts(ctx, g.Reader()) })
+		tasks.Go(func() { g.tell(ctx, g.Reader()) })
 	}
 	tasks.Go(func() { g.watchLoop(ctx) })
 	<-ctx.Done()
@@ -192,6 +199,16 @@ func (g *Guard) Run(ctx context.Context) error {
 		return cause
 	}
 	return nil
+}
+
+// tell tells the service what it wants to know of this guard, until ctx ends. No decision
+// depends on any of it.
+func (g *Guard) tell(ctx context.Context, r Reader) {
+	var telling sync.WaitGroup
+	telling.Go(func() { g.tellAttempts(ctx, r) })
+	telling.Go(func() { g.tellRunning(ctx, r) })
+	telling.Go(func() { g.answerQuestions(ctx, r) })
+	telling.Wait()
 }
 
 // OnKey takes a key message of the log. Call it for a reader of one's own, as

@@ -26,7 +26,7 @@ func (g *Guard) runNATS(ctx context.Context) error {
 	}
 	g.watches.kick() // there is a reader now
 	var telling sync.WaitGroup
-	telling.Go(func() { g.tellAttempts(ctx, r) })
+	telling.Go(func() { g.tell(ctx, r) })
 	defer telling.Wait() // before the connection closes
 	return r.Run(ctx)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/quash-project/quash/shared/guard/keyform"
@@ -26,6 +27,8 @@ type verified struct {
 	expires int64 // Unix seconds
 	issued  int64
 	notYet  int64 // nbf; 0: none
+
+	seenIn atomic.Int64 // the hour in which it was accepted last; see seen.Memory
 }
 
 // fault is a check that failed.

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/quash-project/quash/shared/guard/attempts"
 	"github.com/quash-project/quash/shared/guard/denylist"
 )
 
@@ -28,6 +29,7 @@ type watches struct {
 type watch struct {
 	v   *verified
 	end context.CancelCauseFunc
+	of  attempts.Of // what refuses it, and is counted; zero: nothing. Of whoever holds watches.mu
 }
 
 func (w *watches) init() {
@@ -78,9 +80,7 @@ func (g *Guard) Watch(ctx context.Context, c *Claims) (context.Context, context.
 		end(ErrHit)
 	}
 	return ctx, func() {
-		g.watches.mu.Lock()
-		delete(g.watches.all, one)
-		g.watches.mu.Unlock()
+		g.ended(one)
 		stop()
 		end(context.Canceled)
 	}
@@ -112,6 +112,7 @@ func (g *Guard) watchLoop(ctx context.Context) {
 		for _, one := range g.watches.list() {
 			if g.hitNow(one.v) || tick != nil && g.hitInRedis(ctx, one.v) {
 				one.end(ErrHit)
+				g.stillRuns(one)
 			}
 		}
 		select {

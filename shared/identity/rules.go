@@ -100,7 +100,7 @@ func scope(role, signer string) *jwt.UserScope {
 	}
 	switch role {
 	case Revocation:
-		pub = append(pub, wire.LogAll, "quash.audit.>", "$KV.receipts.>", "$KV."+Requests+".>")
+		pub = append(pub, wire.LogAll, wire.FeedAsk, "quash.audit.>", "$KV.receipts.>", "$KV."+Requests+".>")
 		for _, bucket := range Beside {
 			pub = append(pub, "$KV."+bucket+".>")
 		}

@@ -128,12 +128,61 @@ func add(sum, part *api.Preview) {
 		a.Keys += b.Keys
 		return a
 	})
+	addServers(sum, part)
 	sum.MoreClients = max(sum.MoreClients, part.MoreClients)
 	slices.SortFunc(sum.ByClient, func(a, b api.ClientHits) int { return cmp.Compare(b.Keys, a.Keys) })
 	sum.ByTenant = merged(sum.ByTenant, part.ByTenant, func(t api.TenantHits) string { return t.Tenant }, func(a, b api.TenantHits) api.TenantHits {
 		a.Keys, a.Clients = a.Keys+b.Keys, a.Clients+b.Clients
 		return a
 	})
+}
+
+// addServers adds what resource servers have said to another part: one has seen the whole if
+// it has seen a part of it, and has not if it has seen none.
+func addServers(sum, part *api.Preview) {
+	sum.ResourceServersSeen = sum.ResourceServersSeen && part.ResourceServersSeen
+	sum.ResourceServers = merged(sum.ResourceServers, part.ResourceServers, func(r api.ResourceServer) string { return r.Instance }, func(a, b api.ResourceServer) api.ResourceServer {
+		switch {
+		case a.Seen == api.ResourceServerSeenYes && b.Seen == api.ResourceServerSeenYes:
+			a.WrongPpm = min(a.WrongPpm, b.WrongPpm)
+		case a.Seen == api.ResourceServerSeenYes:
+		case b.Seen == api.ResourceServerSeenYes, b.Seen == api.ResourceServerSeenUnknown:
+			return b
+		}
+		if b.RemembersSince.After(a.RemembersSince) {
+			a.RemembersSince = b.RemembersSince
+		}
+		return a
+	})
+}
+
+// seenBy tells a person which resource servers have accepted what would be cut.
+func seenBy(p *api.Preview) (lines []string) {
+	if !p.ResourceServersSeen {
+		return []string{"seen by", "not asked: the fleet can't be asked now whose tokens it has accepted"}
+	}
+	var none, silent int
+	for _, r := range p.ResourceServers {
+		switch r.Seen {
+		case api.ResourceServerSeenYes:
+			text := fmt.Sprintf("%s, of what it remembers since %s", guard(r.Name, r.Instance), at(r.RemembersSince))
+			if r.WrongPpm > 0 {
+				text += fmt.Sprintf("; wrong in %d of a million", r.WrongPpm)
+			}
+			lines = append(lines, "seen by", text)
+		case api.ResourceServerSeenNo:
+			none++
+		default:
+			silent++
+			if silent <= many {
+				lines = append(lines, "not said", guard(r.Name, r.Instance))
+			}
+		}
+	}
+	if silent > many {
+		lines = append(lines, "not said", fmt.Sprintf("%d in all", silent))
+	}
+	return append(lines, "not seen by", strconv.Itoa(none))
 }
 
 // merged adds to each in a what b has of the same name.
@@ -188,6 +237,7 @@ func (a *app) showPreview(p previewed, f revokeFlags) []string {
 		"roles", count(p.Roles), "bindings", count(p.Bindings), "lose a role", count(p.Narrowed), "by client", strings.Join(clients, ", "), "tokens", tokens,
 		"guards", fmt.Sprintf("%d have joined; those that can be reached follow at once, the others refuse by %s", len(p.ResourceServers), at(p.FencedBy)),
 	}
+	lines = append(lines, seenBy(&p.Preview)...)
 	for _, u := range p.Unreachable {
 		lines = append(lines, "not reached", unconfirmed(u))
 	}

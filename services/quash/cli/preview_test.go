@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quash-project/quash/services/revocation/httpapi"
 	"github.com/quash-project/quash/shared/client/api"
@@ -64,5 +65,37 @@ func TestIDsThatLookLikeFlagsAreIDs(t *testing.T) {
 		if got := idsApart(c[0]); !slices.Equal(got, c[1]) {
 			t.Errorf("%q: %q", c[0], got)
 		}
+	}
+}
+
+// TestServersOfPartsAreAdded: who has seen a part has seen the whole, and who has not said
+// of one has not said that it has seen nothing; the shorter memory counts.
+func TestServersOfPartsAreAdded(t *testing.T) {
+	early, late := time.Unix(1000, 0), time.Unix(2000, 0)
+	server := func(seen api.ResourceServerSeen, since time.Time) api.Preview {
+		return api.Preview{ResourceServersSeen: true, ResourceServers: []api.ResourceServer{{Name: "orders", Instance: "a", Seen: seen, RemembersSince: since}}}
+	}
+	const yes, no, unknown = api.ResourceServerSeenYes, api.ResourceServerSeenNo, api.ResourceServerSeenUnknown
+	for _, c := range []struct{ a, b, want api.ResourceServerSeen }{
+		{yes, no, yes}, {no, yes, yes}, {yes, unknown, yes}, {unknown, yes, yes}, {no, no, no}, {no, unknown, unknown}, {unknown, no, unknown}, {yes, yes, yes},
+	} {
+		sum, part := server(c.a, early), server(c.b, late)
+		addServers(&sum, &part)
+		if got := sum.ResourceServers; len(got) != 1 || got[0].Seen != c.want || c.a == no && c.b == no && !got[0].RemembersSince.Equal(late) {
+			t.Errorf("%s and %s: %+v, want %s", c.a, c.b, got, c.want)
+		}
+	}
+	sum, part := server(no, early), server(no, early)
+	part.ResourceServersSeen = false
+	if addServers(&sum, &part); sum.ResourceServersSeen {
+		t.Error("a part was not asked about, and the sum says it was")
+	}
+	sum.ResourceServersSeen = true
+	if text := strings.Join(seenBy(&sum), "\n"); text != "not seen by\n1" {
+		t.Error(text)
+	}
+	sum = server(yes, early)
+	if text := strings.Join(seenBy(&sum), "\n"); !strings.HasPrefix(text, "seen by\norders a, of what it remembers since ") {
+		t.Error(text)
 	}
 }

@@ -293,6 +293,13 @@ func (a *app) tellReceipt(s receipts.Statement, signed proof.Signed) {
 	for _, o := range d.Out {
 		a.fields("out", guard(o.Name, o.Instance)+", found gone at "+o.At.String())
 	}
+	for _, r := range d.Running {
+		text := "none any more"
+		if r.Count > 0 {
+			text = fmt.Sprintf("%d requests that were admitted before", r.Count)
+		}
+		a.fields("runs on", fmt.Sprintf("%s: %s, heard at %s", guard(r.Name, r.Instance), text, r.At))
+	}
 	if d.Redis != nil {
 		applied := "not yet applied"
 		if d.Redis.AppliedAt != nil {

@@ -27,6 +27,7 @@ import (
 	"github.com/quash-project/quash/services/revocation/natsapi"
 	"github.com/quash-project/quash/services/revocation/receipts"
 	"github.com/quash-project/quash/services/revocation/redisview"
+	"github.com/quash-project/quash/services/revocation/running"
 	"github.com/quash-project/quash/services/revocation/slo"
 	"github.com/quash-project/quash/shared/breakglass"
 	"github.com/quash-project/quash/shared/guard"
@@ -56,6 +57,7 @@ type Service struct {
 	pages   frame.Pages
 	books   *incidents.Books
 	tries   *attempts.Keeper
+	runs    *running.Keeper
 	view    *redisview.Writer // nil: there is no Redis view
 	guard   *guard.Guard
 	domain  *revocation.Service
@@ -179,8 +181,8 @@ func (s *Service) buildGuard(d Deps) error {
 // buildWays makes the ways in.
 func (s *Service) buildWays(d Deps) error {
 	s.domain = &revocation.Service{Ledger: s.ledger, Fleet: s.fleet, Guard: s.guard, Home: s.cfg.Tenant, Now: d.Now, Rand: d.Rand}
-	s.guards = &natsapi.Server{NATS: d.NATS, Ledger: s.ledger, Fleet: s.fleet, Log: d.Log.Named("nats"), Traces: d.Traces, Canaries: s.slo, Attempts: s.tries}
-	s.domain.Records, s.domain.Tenants = records{d.Control}, tenants{d.Control}
+	s.guards = &natsapi.Server{NATS: d.NATS, Ledger: s.ledger, Fleet: s.fleet, Log: d.Log.Named("nats"), Traces: d.Traces, Canaries: s.slo, Attempts: s.tries, Running: s.runs, Now: d.Now}
+	s.domain.Records, s.domain.Tenants, s.domain.Memories = records{d.Control}, tenants{d.Control}, s.guards
 	s.api = frame.ByGuard(s.guard, s.cfg.Tenant)
 	mux := http.NewServeMux()
 	var status httpapi.Redis
@@ -208,7 +210,7 @@ func (s *Service) buildWays(d Deps) error {
 		Kept: trail, Home: s.cfg.Tenant, Since: s.domain.Since, Origin: origin, Log: d.Log.Named("audit"),
 		Signer: func(ctx context.Context) (note.Signer, error) { return s.proofs.Keys.NoteSigner(ctx, origin) },
 	})
-	httpapi.RegisterReceipts(api, s.pages, s.proofs, s.domain, s.cfg.URL)
+	httpapi.RegisterReceipts(api, s.pages, s.proofs, s.runs, s.domain, s.cfg.URL)
 	s.books, err = incidents.New(incidents.Config{
 		NATS: d.NATS, Receipts: s.proofs, Ledger: s.ledger, Replicas: s.cfg.Replicas, Now: d.Now, Rand: d.Rand, Log: d.Log.Named("incidents"), From: s.from,
 	})
@@ -280,6 +282,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.books.Run(ctx) })
 	g.Go(func() error { return s.tries.Run(ctx) })
 	g.Go(func() error { return s.leaks.Run(ctx) })
+	g.Go(func() error { return s.runs.Run(ctx) })
 	g.Go(func() error { return s.serveOutsiders(ctx) })
 	if s.view != nil {
 		g.Go(func() error { return s.view.Run(ctx) })

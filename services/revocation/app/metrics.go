@@ -28,6 +28,7 @@ func (s *Service) Metrics() []prometheus.Collector {
 		metrics.Counter("quash_attempts_first_total", "Receipts of which this replica has heard of a first attempt.", nil, func() float64 { return float64(s.tries.Status().Firsts) }),
 		metrics.Counter("quash_attempts_dropped_total", "Reports of attempts that this replica could not keep.", nil, func() float64 { return float64(s.tries.Status().Dropped) }),
 	)
+	out = append(out, metrics.Counter("quash_running_dropped_total", "Reports of requests that still run that this replica could not keep.", nil, func() float64 { return float64(s.runs.Dropped()) }))
 	for _, state := range []string{fleet.StateJoined, fleet.StateFenced, fleet.StateOut} {
 		out = append(out, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "quash_fleet_guards", Help: "Guards by state: joined, fenced (silent for longer than their limit), out.", ConstLabels: prometheus.Labels{"state": state},

@@ -7,6 +7,7 @@ import (
 	"github.com/quash-project/quash/services/revocation"
 	"github.com/quash-project/quash/services/revocation/attempts"
 	"github.com/quash-project/quash/services/revocation/receipts"
+	"github.com/quash-project/quash/services/revocation/running"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/seal"
 )
@@ -26,6 +27,7 @@ func (s *Service) buildReceipts(d Deps) error {
 	}
 	s.ledger.Observe(s.proofs)
 	s.tries = attempts.New(attempts.Config{Receipts: s.proofs, Now: d.Now, Log: d.Log.Named("attempts"), First: s.firstAttempt})
+	s.runs = running.New(running.Config{Receipts: s.proofs, Now: d.Now, Log: d.Log.Named("running")})
 	return nil
 }
 

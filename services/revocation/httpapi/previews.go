@@ -42,6 +42,10 @@ type TenantHits struct {
 type ResourceServer struct {
 	Name     string `json:"name" doc:"empty for a tenant other than the installation's own"`
 	Instance string `json:"instance"`
+	// Seen is what it has said.
+	Seen           string      `json:"seen" enum:"yes,no,unknown" doc:"whether it has accepted a token of any of the targets in the last day. yes may be wrong: see wrong_ppm; no never is, of the time since remembers_since; unknown: it has not said"`
+	RemembersSince *frame.Time `json:"remembers_since,omitempty" doc:"from when on it remembers: a day ago, or its start if that was later"`
+	WrongPPM       int64       `json:"wrong_ppm,omitempty" doc:"of yes: how likely it was, in millionths, that it says so although it has seen none of them"`
 }
 
 // Preview is what would be hit.
@@ -62,7 +66,7 @@ type Preview struct {
 	MoreClients     int              `json:"more_clients,omitempty" doc:"how many are left out"`
 	ByTenant        []TenantHits     `json:"by_tenant"`
 	ResourceServers []ResourceServer `json:"resource_servers"`
-	Seen            bool             `json:"resource_servers_seen" doc:"false: these are all that have joined; guards don't report whose tokens they have seen"`
+	Seen            bool             `json:"resource_servers_seen" doc:"false: they could not be asked now whose tokens they have seen, and each is unknown. These are all that have joined"`
 	Unreachable     []Unconfirmed    `json:"unreachable" doc:"guards that are open or past their limit"`
 	FencedBy        frame.Time       `json:"fenced_by" doc:"when every guard that is not open refuses at the latest, if it was committed now"`
 	CutsCaller      bool             `json:"cuts_caller" doc:"your own token would be refused"`
@@ -108,6 +112,27 @@ func (h *handlers) preview(ctx context.Context, in *previewInput) (*previewOutpu
 	return &previewOutput{previewFor(frame.CallerOf(ctx), h.s.Home, p)}, nil
 }
 
+// What a guard can say of what it has seen.
+const (
+	seenYes     = "yes"
+	seenNo      = "no"
+	seenUnknown = "unknown"
+)
+
+func serverOf(name, instance string, said map[string]revocation.Remembered) ResourceServer {
+	out := ResourceServer{Name: name, Instance: instance, Seen: seenUnknown}
+	is, ok := said[instance]
+	if !ok {
+		return out
+	}
+	since := frame.Time(is.Since)
+	out.Seen, out.RemembersSince = seenNo, &since
+	if is.Seen {
+		out.Seen, out.WrongPPM = seenYes, is.WrongPPM
+	}
+	return out
+}
+
 // previewFor writes a preview as the caller may see it: see EntryFor.
 func previewFor(who frame.Caller, home string, p revocation.Preview) Preview {
 	named := func(name string) string {
@@ -126,13 +151,13 @@ func previewFor(who frame.Caller, home string, p revocation.Preview) Preview {
 		ByTenant: []TenantHits{{Tenant: p.Tenant, Keys: p.Keys + p.Secrets, Clients: p.Answer.Clients}},
 		ByClient: []ClientHits{}, ResourceServers: []ResourceServer{}, Unreachable: []Unconfirmed{},
 		FencedBy: frame.Time(p.FencedBy), CutsCaller: p.CutsCaller, CutsLastAdmin: p.LastAdmin,
-		Plan: p.Plan, ExpiresAt: frame.Time(p.PlanEnds), NotGathered: p.NotGathered,
+		Plan: p.Plan, ExpiresAt: frame.Time(p.PlanEnds), NotGathered: p.NotGathered, Seen: p.Asked,
 	}
 	for _, c := range p.ByClient {
 		out.ByClient = append(out.ByClient, ClientHits{ClientID: c.ID, Keys: c.Keys})
 	}
 	for _, g := range p.Guards {
-		out.ResourceServers = append(out.ResourceServers, ResourceServer{Name: named(g.Name), Instance: g.Instance})
+		out.ResourceServers = append(out.ResourceServers, serverOf(named(g.Name), g.Instance, p.Remembered))
 	}
 	for _, u := range p.Unreachable {
 		out.Unreachable = append(out.Unreachable, Unconfirmed{Name: named(u.Name), Instance: u.Instance, FencedBy: instant(u.FencedBy), Open: u.Open})

@@ -79,9 +79,14 @@ const (
 	typeHTML = "text/html"
 )
 
+// Runs tells which requests go on that were admitted with what a receipt is of.
+type Runs interface {
+	Of(ctx context.Context, r *receipts.Receipt) ([]receipts.Running, error)
+}
+
 // RegisterReceipts adds the receipts of k, signed in the name of an installation.
-func RegisterReceipts(a *frame.API, pages frame.Pages, k *receipts.Keeper, s *revocation.Service, installation string) {
-	h := &receiptHandlers{k: k, s: s, installation: installation, pages: pages}
+func RegisterReceipts(a *frame.API, pages frame.Pages, k *receipts.Keeper, runs Runs, s *revocation.Service, installation string) {
+	h := &receiptHandlers{k: k, runs: runs, s: s, installation: installation, pages: pages}
 	const who = rights.Revoke + "|" + rights.AuditRead
 	frame.Register(a, huma.Operation{
 		OperationID: "listReceipts", Method: http.MethodGet, Path: "/v1/receipts", Tags: []string{"receipts"},
@@ -105,6 +110,7 @@ func RegisterReceipts(a *frame.API, pages frame.Pages, k *receipts.Keeper, s *re
 
 type receiptHandlers struct {
 	k            *receipts.Keeper
+	runs         Runs
 	s            *revocation.Service
 	installation string
 	pages        frame.Pages
@@ -187,7 +193,13 @@ func (h *receiptHandlers) show(ctx context.Context, in *receiptInput) (*huma.Str
 		return nil, err
 	}
 	// Guards serve all tenants: their names are for the home tenant alone, signed or not.
-	doc := r.Tell(who.Tenant == h.s.Home)
+	names := who.Tenant == h.s.Home
+	doc := r.Tell(names)
+	runs, err := h.runs.Of(ctx, &r)
+	if err != nil {
+		return nil, err
+	}
+	doc.Runs(runs, names)
 	payload, err := doc.Payload(h.installation, h.s.Now())
 	if err != nil {
 		return nil, err

@@ -44,7 +44,12 @@ type Server struct {
 	Canaries Canaries
 	// Attempts is told who still tries with what was cut; nil: nobody is.
 	Attempts Attempts
+	// Running is told which requests go on although what they were admitted with was cut;
+	// nil: nobody is.
+	Running Running
+	Now     func() time.Time // default: time.Now
 
+	asking                  questions
 	probes, commits, others chan struct{}
 	running                 sync.WaitGroup
 	relay                   fleet.Relay
@@ -66,6 +71,12 @@ type Attempts interface {
 	Heard(server string, r wire.AttemptsReport)
 }
 
+// Running takes what guards report of requests that go on with what was cut.
+type Running interface {
+	// Heard is told by the guard with this NATS user. It does not block.
+	Heard(server string, r wire.RunningReport)
+}
+
 // lookEvery is how often it is looked at whether the ledger is ready.
 const lookEvery = 20 * time.Millisecond
 
@@ -75,6 +86,9 @@ const lookEvery = 20 * time.Millisecond
 func (s *Server) Run(ctx context.Context) error {
 	if s.Log == nil {
 		s.Log = zap.NewNop()
+	}
+	if s.Now == nil {
+		s.Now = time.Now
 	}
 	s.probes, s.commits, s.others = make(chan struct{}, maxProbes), make(chan struct{}, maxCommits), make(chan struct{}, maxOthers)
 	s.relay.Send = s.passOn
@@ -143,6 +157,7 @@ func (s *Server) own(ctx context.Context) []subject {
 	any := wire.GuardPrefix + "*."
 	return []subject{
 		{any + wire.OpPage + "." + s.Ledger.Replica(), "", s.asked(ctx, s.others, s.page)},
+		{any + wire.OpSeen + "." + s.Ledger.Replica(), "", s.heardSeen},
 		// One replica hears a guard, and tells the others where it is.
 		{heardSubject + ".*", "", s.heardElsewhere},
 	}
@@ -156,6 +171,7 @@ func (s *Server) shared(ctx context.Context) []subject {
 		{any + wire.OpProbe, queue, s.probe(ctx)},
 		{any + wire.OpReport, queue, s.heardReport},
 		{any + wire.OpAttempts, queue, s.heardAttempts},
+		{any + wire.OpRunning, queue, s.heardRunning},
 		{any + wire.OpJoin, queue, s.asked(ctx, s.others, s.join)},
 		{any + wire.OpOut, queue, s.asked(ctx, s.others, s.out)},
 		{wire.CommitPrefix + "*", queue, s.asked(ctx, s.commits, s.traced("*", s.commit))},

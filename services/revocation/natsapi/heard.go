@@ -39,6 +39,16 @@ func (s *Server) heardAttempts(m *nats.Msg) {
 	}
 }
 
+// heardRunning takes which requests go on. It says nothing of where the guard is either.
+func (s *Server) heardRunning(m *nats.Msg) {
+	if s.Running == nil {
+		return
+	}
+	if r, err := wire.DecodeRequest[wire.RunningReport](m.Data); err == nil {
+		s.Running.Heard(reader(m.Subject), r)
+	}
+}
+
 // passOn publishes what was heard. It is lost on a broken connection, as the
 // guards' own messages are.
 func (s *Server) passOn(b wire.HeardBatch) {

@@ -37,6 +37,7 @@ type Document struct {
 	Unconfirmed []ToldUnconfirmed `json:"unconfirmed" doc:"guards that were not known to have applied it at judged_at"`
 	Out         []ToldOut         `json:"out" doc:"guards that had not confirmed, and have left the fleet since: they accept nothing until they join again"`
 	Redis       *ToldRedis        `json:"redis" doc:"the Redis view, which counts as one reader; null where there is none, or nobody has judged yet"`
+	Running     []ToldRunning     `json:"running,omitempty" doc:"guards that have told how many requests go on which were admitted with what this refuses. No confirmation depends on it, and complete doesn't: a guard that is not here has had none that it watches, or does not tell"`
 	Complete    bool              `json:"complete" doc:"every guard is confirmed, out or past its fencing moment, none is open, and the Redis view has applied it; final"`
 	JudgedAt    *frame.Time       `json:"judged_at,omitempty" doc:"when a service found this, by its clock; missing: none has yet"`
 	KeptUntil   frame.Time        `json:"kept_until"`
@@ -63,6 +64,14 @@ type ToldOut struct {
 	Name     string     `json:"name" doc:"of the resource server; empty for a tenant other than the installation's own"`
 	Instance string     `json:"instance"`
 	At       frame.Time `json:"at" doc:"when a service found it gone"`
+}
+
+// ToldRunning is a guard at which requests went on.
+type ToldRunning struct {
+	Name     string     `json:"name" doc:"of the resource server; empty for a tenant other than the installation's own"`
+	Instance string     `json:"instance"`
+	Count    uint64     `json:"count" doc:"how many there were; 0: the last one has ended"`
+	At       frame.Time `json:"at" doc:"when a service heard so"`
 }
 
 // ToldRedis is the Redis view.
@@ -111,6 +120,16 @@ func (r *Receipt) Tell(names bool) Document {
 		d.Redis = &ToldRedis{AppliedAt: moment(r.Redis.AppliedAt), FencedBy: frame.Millis(r.Redis.FencedBy)}
 	}
 	return d
+}
+
+// Runs adds what guards have told of requests that go on; names: with those of guards.
+func (d *Document) Runs(list []Running, names bool) {
+	for _, r := range list {
+		if !names {
+			r.Name = ""
+		}
+		d.Running = append(d.Running, ToldRunning{r.Name, r.Instance, r.Count, frame.Millis(r.At)})
+	}
 }
 
 func moment(ms int64) *frame.Time {

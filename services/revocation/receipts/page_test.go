@@ -26,10 +26,15 @@ func TestThePageRunsNothing(t *testing.T) {
 		Out:         []receipts.Out{{Name: hostile, Instance: hostile, At: now.UnixMilli()}},
 		Redis:       &receipts.Redis{AppliedAt: now.Add(time.Hour).UnixMilli(), FencedBy: now.UnixMilli()}, JudgedAt: now.UnixMilli(),
 	}
-	if hidden, err := r.Tell(false).Payload("https://quash.test", now); err != nil || strings.Count(string(hidden), `"name":""`) != 4 {
+	told := func(names bool) receipts.Document {
+		d := r.Tell(names)
+		d.Runs([]receipts.Running{{Name: hostile, Instance: hostile, Count: 3, At: now.UnixMilli()}}, names)
+		return d
+	}
+	if hidden, err := told(false).Payload("https://quash.test", now); err != nil || strings.Count(string(hidden), `"name":""`) != 5 {
 		t.Errorf("without names, %v: %s", err, hidden)
 	}
-	page, err := receipts.Page(r.Tell(true), "https://quash.test", "a.b.c")
+	page, err := receipts.Page(told(true), "https://quash.test", "a.b.c")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +56,7 @@ func TestThePageRunsNothing(t *testing.T) {
 	if !strings.HasPrefix(receipts.PagePolicy, "default-src 'none'; ") || strings.Contains(receipts.PagePolicy, "unsafe") || strings.Contains(receipts.PagePolicy, "script-src") {
 		t.Errorf("the policy %q allows more than a style", receipts.PagePolicy)
 	}
-	for _, said := range []string{"Not complete", "<svg", "never: it is open", "committed", "then release"} {
+	for _, said := range []string{"Not complete", "<svg", "never: it is open", "committed", "then release", "Requests that go on"} {
 		if !strings.Contains(text, said) {
 			t.Errorf("the page does not say %q", said)
 		}

@@ -83,6 +83,15 @@ type Redis struct {
 	FencedBy  int64 `json:"fenced_by"`
 }
 
+// Running is how many requests a guard has told of that go on although the entry refuses
+// what they were admitted with. It is kept beside the receipt, and decides nothing of it.
+type Running struct {
+	Name     string
+	Instance string
+	Count    uint64
+	At       int64 // when this was heard
+}
+
 // At is where the entry stands.
 func (r *Receipt) At() revoke.Stamp { return revoke.Stamp{Epoch: r.Epoch, Seq: r.Sequence} }
 

@@ -917,6 +917,27 @@ func (e ReportState) Valid() bool {
 	}
 }
 
+// Defines values for ResourceServerSeen.
+const (
+	ResourceServerSeenNo      ResourceServerSeen = "no"
+	ResourceServerSeenUnknown ResourceServerSeen = "unknown"
+	ResourceServerSeenYes     ResourceServerSeen = "yes"
+)
+
+// Valid indicates whether the value is a known member of the ResourceServerSeen enum.
+func (e ResourceServerSeen) Valid() bool {
+	switch e {
+	case ResourceServerSeenNo:
+		return true
+	case ResourceServerSeenUnknown:
+		return true
+	case ResourceServerSeenYes:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RoleState.
 const (
 	RoleStateActive  RoleState = "active"
@@ -2450,9 +2471,12 @@ type Document struct {
 		// FencedBy from when no reader takes an older view for complete
 		FencedBy time.Time `json:"fenced_by"`
 	} `json:"redis"`
-	Sequence int64    `json:"sequence"`
-	Targets  []string `json:"targets"`
-	Tenant   string   `json:"tenant"`
+
+	// Running guards that have told how many requests go on which were admitted with what this refuses. No confirmation depends on it, and complete doesn't: a guard that is not here has had none that it watches, or does not tell
+	Running  []ToldRunning `json:"running,omitempty"`
+	Sequence int64         `json:"sequence"`
+	Targets  []string      `json:"targets"`
+	Tenant   string        `json:"tenant"`
 
 	// Then what comes at that end: release or revoke
 	Then string `json:"then,omitempty"`
@@ -3309,7 +3333,7 @@ type Preview struct {
 	Plan            string           `json:"plan"`
 	ResourceServers []ResourceServer `json:"resource_servers"`
 
-	// ResourceServersSeen false: these are all that have joined; guards don't report whose tokens they have seen
+	// ResourceServersSeen false: they could not be asked now whose tokens they have seen, and each is unknown. These are all that have joined
 	ResourceServersSeen bool     `json:"resource_servers_seen"`
 	Roles               Count    `json:"roles"`
 	Sessions            Count    `json:"sessions"`
@@ -3494,9 +3518,12 @@ type Receipt struct {
 		// FencedBy from when no reader takes an older view for complete
 		FencedBy time.Time `json:"fenced_by"`
 	} `json:"redis"`
-	Sequence int64    `json:"sequence"`
-	Targets  []string `json:"targets"`
-	Tenant   string   `json:"tenant"`
+
+	// Running guards that have told how many requests go on which were admitted with what this refuses. No confirmation depends on it, and complete doesn't: a guard that is not here has had none that it watches, or does not tell
+	Running  []ToldRunning `json:"running,omitempty"`
+	Sequence int64         `json:"sequence"`
+	Targets  []string      `json:"targets"`
+	Tenant   string        `json:"tenant"`
 
 	// Then what comes at that end: release or revoke
 	Then string `json:"then,omitempty"`
@@ -3610,7 +3637,19 @@ type ResourceServer struct {
 
 	// Name empty for a tenant other than the installation's own
 	Name string `json:"name"`
+
+	// RemembersSince from when on it remembers: a day ago, or its start if that was later
+	RemembersSince time.Time `json:"remembers_since,omitempty,omitzero"`
+
+	// Seen whether it has accepted a token of any of the targets in the last day. yes may be wrong: see wrong_ppm; no never is, of the time since remembers_since; unknown: it has not said
+	Seen ResourceServerSeen `json:"seen"`
+
+	// WrongPpm of yes: how likely it was, in millionths, that it says so although it has seen none of them
+	WrongPpm int64 `json:"wrong_ppm,omitempty"`
 }
+
+// ResourceServerSeen whether it has accepted a token of any of the targets in the last day. yes may be wrong: see wrong_ppm; no never is, of the time since remembers_since; unknown: it has not said
+type ResourceServerSeen string
 
 // Role defines model for Role.
 type Role struct {
@@ -4134,6 +4173,19 @@ type ToldRedis struct {
 
 	// FencedBy from when no reader takes an older view for complete
 	FencedBy time.Time `json:"fenced_by,omitzero"`
+}
+
+// ToldRunning defines model for ToldRunning.
+type ToldRunning struct {
+	// At when a service heard so
+	At time.Time `json:"at,omitzero"`
+
+	// Count how many there were; 0: the last one has ended
+	Count    int64  `json:"count"`
+	Instance string `json:"instance"`
+
+	// Name of the resource server; empty for a tenant other than the installation's own
+	Name string `json:"name"`
 }
 
 // ToldUnconfirmed defines model for ToldUnconfirmed.

@@ -105,6 +105,22 @@ func (r *Reader) TellAttempts(ctx context.Context, list []wire.Attempts) error {
 	return source.Attempts(ctx, wire.AttemptsReport{Instance: r.instance, Attempts: list})
 }
 
+// RunningSource is a Source that takes reports of requests that still run. One that does
+// not is of an older version, and nobody is told.
+type RunningSource interface {
+	Running(ctx context.Context, report wire.RunningReport) error
+}
+
+// TellRunning reports how many requests go on that were admitted with what was cut since,
+// in the name of this reader.
+func (r *Reader) TellRunning(ctx context.Context, list []wire.Running) error {
+	source, ok := r.cfg.Source.(RunningSource)
+	if !ok {
+		return nil
+	}
+	return source.Running(ctx, wire.RunningReport{Instance: r.instance, Running: list})
+}
+
 // Spread returns how long to wait with a report, of the time over which the service
 // wants those of its fleet spread.
 func (r *Reader) Spread() time.Duration {

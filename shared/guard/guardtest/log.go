@@ -161,7 +161,6 @@ func (s *service) Out(_ context.Context, req wire.OutRequest) (wire.JoinAnswer, 
 	return wire.JoinAnswer{Position: (*Quash)(s).commit(m).JSON()}, nil
 }
 
-// Report implements follow.Source.
 // Attempts implements follow.AttemptsSource.
 func (s *service) Attempts(_ context.Context, r wire.AttemptsReport) error {
 	if err := s.reachable(); err != nil {
@@ -173,4 +172,19 @@ func (s *service) Attempts(_ context.Context, r wire.AttemptsReport) error {
 	return nil
 }
 
+// Running implements follow.RunningSource.
+func (s *service) Running(_ context.Context, r wire.RunningReport) error {
+	if err := s.reachable(); err != nil {
+		return err
+	}
+	if err := r.Check(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running = append(s.running, r)
+	return nil
+}
+
+// Report implements follow.Source.
 func (s *service) Report(context.Context, wire.Report) error { return s.reachable() }

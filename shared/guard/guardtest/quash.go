@@ -52,6 +52,11 @@ type Quash struct {
 	leaked    []string
 
 	attempts []wire.AttemptsReport
+	running  []wire.RunningReport
+
+	asking     map[int]func(wire.Question) // who answers questions
+	lastAsking int
+	answers    []wire.Seen
 }
 
 type signingKey struct {
@@ -67,7 +72,7 @@ func New(tb testing.TB) *Quash {
 	if err != nil {
 		tb.Fatalf("guardtest: %v", err)
 	}
-	q := &Quash{tb: tb, identity: identity, view: revoke.NewView(), subs: map[*subscription]struct{}{}, apiKeys: map[string]apiKey{}}
+	q := &Quash{tb: tb, identity: identity, view: revoke.NewView(), subs: map[*subscription]struct{}{}, apiKeys: map[string]apiKey{}, asking: map[int]func(wire.Question){}}
 	q.begin(revoke.Stamp{}, false)
 	q.Rotate()
 	return q
@@ -94,6 +99,14 @@ func (q *Quash) Attempts() []wire.AttemptsReport {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return slices.Clone(q.attempts)
+}
+
+// Running returns what guards have reported of requests that go on although what they were
+// admitted with was revoked, in the order of their coming.
+func (q *Quash) Running() []wire.RunningReport {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return slices.Clone(q.running)
 }
 
 // Issuer returns what a guard needs to know of this Quash.

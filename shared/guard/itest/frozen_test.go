@@ -24,6 +24,7 @@ import (
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/services/revocation/proof"
 	"github.com/quash-project/quash/services/revocation/receipts"
+	"github.com/quash-project/quash/services/revocation/running"
 	"github.com/quash-project/quash/services/rotator"
 	"github.com/quash-project/quash/services/rotator/schedule"
 	"github.com/quash-project/quash/shared/commit"
@@ -52,6 +53,9 @@ func readers() map[string]reader {
 		"requests.json#/$defs/heard":          again(wire.DecodeRequest[wire.HeardBatch]),
 		"requests.json#/$defs/report":         again(wire.DecodeRequest[wire.Report]),
 		"requests.json#/$defs/attempts":       again(wire.DecodeRequest[wire.AttemptsReport]),
+		"requests.json#/$defs/running":        again(wire.DecodeRequest[wire.RunningReport]),
+		"requests.json#/$defs/question":       again(wire.DecodeRequest[wire.Question]),
+		"requests.json#/$defs/seen":           again(wire.DecodeRequest[wire.Seen]),
 		"requests.json#/$defs/sync_answer":    again(wire.DecodeAnswer[wire.SyncAnswer]),
 		"requests.json#/$defs/probe_answer":   again(wire.DecodeAnswer[wire.ProbeAnswer]),
 		"requests.json#/$defs/join_answer":    again(wire.DecodeAnswer[wire.JoinAnswer]),
@@ -74,6 +78,7 @@ func readers() map[string]reader {
 		"records.json#/$defs/incident":        again(plain[incidents.Incident]),
 		"records.json#/$defs/attempts":        again(plain[attempts.Record]),
 		"records.json#/$defs/proof_key_set":   again(plain[proof.Set]),
+		"records.json#/$defs/running":         again(plain[running.Record]),
 		"page":                                readPage,
 		"redis-meta":                          written(text(wire.ParseRedisMeta), func(m wire.RedisMeta) ([]byte, error) { return []byte(m.String()), nil }),
 		"redis-state":                         written(text(wire.ParseRedisState), redisState),

@@ -31,6 +31,9 @@ var (
 	_ follow.Feed   = (*Link)(nil)
 
 	_ follow.AttemptsSource = (*Link)(nil)
+	_ follow.RunningSource  = (*Link)(nil)
+	_ follow.QuestionFeed   = (*Link)(nil)
+	_ follow.SeenSource     = (*Link)(nil)
 )
 
 // New returns the link of the reader whose NATS user has this name.
@@ -93,6 +96,42 @@ func (l *Link) Attempts(_ context.Context, report wire.AttemptsReport) error {
 		return fmt.Errorf("attempts: %w", err)
 	}
 	return l.nc.Publish(wire.GuardSubject(l.user, wire.OpAttempts), data)
+}
+
+// Running implements follow.RunningSource.
+func (l *Link) Running(_ context.Context, report wire.RunningReport) error {
+	data, err := json.Marshal(report)
+	if err != nil {
+		return fmt.Errorf("running: %w", err)
+	}
+	return l.nc.Publish(wire.GuardSubject(l.user, wire.OpRunning), data)
+}
+
+// Seen implements follow.SeenSource.
+func (l *Link) Seen(_ context.Context, replica string, answer wire.Seen) error {
+	// What a question says must not lead anywhere but to a replica.
+	if err := wire.CheckInstance(replica); err != nil {
+		return fmt.Errorf("seen: replica: %w", err)
+	}
+	data, err := json.Marshal(answer)
+	if err != nil {
+		return fmt.Errorf("seen: %w", err)
+	}
+	return l.nc.Publish(wire.GuardSubject(l.user, wire.OpSeen+"."+replica), data)
+}
+
+// Questions implements follow.QuestionFeed. What can't be read is of a newer service, and
+// is not answered.
+func (l *Link) Questions(deliver func(wire.Question)) (stop func(), err error) {
+	sub, err := l.nc.Subscribe(wire.FeedAsk, func(m *nats.Msg) {
+		if q, err := wire.DecodeRequest[wire.Question](m.Data); err == nil {
+			deliver(q)
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("questions: %w", err)
+	}
+	return func() { _ = sub.Unsubscribe() }, nil // fails only on a connection that is closed already
 }
 
 func (l *Link) request(ctx context.Context, op string, req any) (*nats.Msg, error) {
@@ -175,6 +214,9 @@ func (f *feed) receive(msg *nats.Msg) {
 	// The client counts a reconnect before it reads anything from it; its status
 	// channel may be heard only after the first messages have come.
 	f.reconnected()
+	if msg.Subject == wire.FeedAsk {
+		return // no message of the log; see Questions
+	}
 	f.deliver(wire.FromHeader(msg.Header))
 }
 

@@ -10,6 +10,10 @@ const (
 	FeedAll    = "quash.feed.>" // the stream's republication, headers only
 	FeedPrefix = "quash.feed."
 
+	// FeedAsk is where the revocation service asks all guards at once; see Question. It is
+	// not of the stream: what is lost there is asked again by whoever wants to know.
+	FeedAsk = "quash.feed.ask"
+
 	LogEpoch = "quash.log.epoch"
 	LogTick  = "quash.log.tick"
 	LogEntry = "quash.log.entry." // + 43 characters: the hash of tenant, actor and idempotency key
@@ -29,6 +33,8 @@ const (
 	OpOut       = "out"          // OutRequest -> JoinAnswer
 	OpReport    = "report"       // Report, no answer
 	OpAttempts  = "attempts"     // AttemptsReport, no answer
+	OpRunning   = "running"      // RunningReport, no answer
+	OpSeen      = "seen"         // + "." + replica: Seen, the answer to a Question of that replica
 	OpHeard     = "heard"        // + "." + replica, of the revocation service alone: HeardBatch, no answer
 )
 
