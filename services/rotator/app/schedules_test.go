@@ -424,3 +424,48 @@ func TestAFiringThatCantBeDoneIsNotedAndTheNextIsTried(t *testing.T) {
 		t.Errorf("counted %+v", got)
 	}
 }
+
+// growing is a key whose age a test sets.
+type growing struct {
+	sub atomic.Pointer[schedule.Subject]
+}
+
+func (g *growing) Subject(context.Context, string, schedule.Target) (schedule.Subject, error) {
+	return *g.sub.Load(), nil
+}
+
+// By age each key is rotated once, however long that takes; the next one at its own age.
+func TestByAgeEachKeyIsRotatedOnce(t *testing.T) {
+	n, c := enginetest.NATS(t), newClock("2026-01-01T00:00:00Z")
+	p := plan(t, n, c.now, nil, false)
+	g := &growing{}
+	g.sub.Store(&schedule.Subject{ID: "a", Since: c.now()})
+	p.Subjects = g
+	spec := schedule.Spec{Rotate: schedule.SigningKey, MaxAge: schedule.Duration(30 * 24 * time.Hour), Reason: "policy"}
+	if _, _, err := p.Create(t.Context(), asker, "by-age", spec); err != nil {
+		t.Fatal(err)
+	}
+	look := func(want int) {
+		t.Helper()
+		_ = p.Advance(t.Context(), "default", "by-age") // with nothing to do it says so
+		enginetest.Eventually(t, "rotations are seen", func() error {
+			if got := len(p.rotations(t)); got != want {
+				return fmt.Errorf("%d, want %d", got, want)
+			}
+			return nil
+		})
+	}
+	look(0)
+	c.move(30 * 24 * time.Hour)
+	look(1)
+	c.move(time.Hour) // it waits for guards still
+	look(1)
+	g.sub.Store(&schedule.Subject{ID: "b", Since: c.now()})
+	look(1)
+	x, err := p.Show(t.Context(), "default", "by-age")
+	if err != nil || x.Next == nil || x.Next.Subject != "b" || x.Next.AtTime().Sub(c.now()) != 30*24*time.Hour {
+		t.Fatalf("next %+v, %v; want that of b, at its age", x.Next, err)
+	}
+	c.move(45 * 24 * time.Hour) // no rotator ran: it is not skipped
+	look(2)
+}
