@@ -220,17 +220,25 @@ func (h *scheduleHandlers) create(ctx context.Context, in *makeScheduleInput) (*
 }
 
 func (h *scheduleHandlers) list(ctx context.Context, in *schedulesInput) (*schedulesOutput, error) {
-	all, err := h.s.List(frame.CallerOf(ctx).Tenant)
+	tenant := frame.CallerOf(ctx).Tenant
+	all, err := h.s.Names(tenant)
 	if err != nil {
 		return nil, err
 	}
-	page, next, err := frame.Paginate(h.pages, frame.QuestionOf(ctx, "schedules", nil), all, in.Page, func(x *schedule.Schedule) string { return x.Name })
+	page, next, err := frame.Paginate(h.pages, frame.QuestionOf(ctx, "schedules", nil), all, in.Page, func(name *string) string { return *name })
 	if err != nil {
 		return nil, err
 	}
 	var items []Schedule
-	for i := range page {
-		items = append(items, shownSchedule(&page[i]))
+	for _, name := range page {
+		x, err := h.s.Seen(tenant, name)
+		if problem.KindOf(err) == problem.NotFound && err != nil || err == nil && x.DeletedAt != 0 {
+			continue // it has gone meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, shownSchedule(&x))
 	}
 	return &schedulesOutput{Body: frame.ListOf(items, next)}, nil
 }

@@ -187,6 +187,16 @@ func (s *Schedules) RemoveSchedule(ctx context.Context, tenant, name string, ok 
 	return kv.Remove(ctx, b, scheduleKey(tenant, name), func(x schedule.Schedule) bool { return ok(&x) })
 }
 
+// Read implements schedule.Store.
+func (s *Schedules) Read() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if !s.all {
+		return problem.Wrap(problem.Unavailable, errSchedules, "the schedules have not been read yet; try again")
+	}
+	return nil
+}
+
 // Schedules implements schedule.Store.
 func (s *Schedules) Schedules(tenant string) ([]schedule.Schedule, error) {
 	s.mu.RLock()

@@ -52,7 +52,7 @@ type clock struct {
 type tick struct{ wall, at time.Time }
 
 // parser takes five fields; where both days are given one of them is enough, as cron(5) has it.
-var parser = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.Extended | cron.DowOrDom).WithMaxSearchYears(searchYears)
+var parser = cron.MustNewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow | cron.Descriptor | cron.Extended | cron.DowOrDom).WithMaxSearchYears(searchYears)
 
 // maxCron is how long an expression may be.
 const maxCron = 200

@@ -315,8 +315,8 @@ func (s *Service) sweep(ctx context.Context) {
 
 // Clear removes every schedule of a tenant that ends.
 func (s *Service) Clear(ctx context.Context, tenant string) error {
-	if _, err := s.Store.Schedules(tenant); err != nil {
-		return err // not all are known
+	if err := s.Store.Read(); err != nil {
+		return err
 	}
 	for _, name := range s.queue.names(tenant) {
 		if err := s.Store.RemoveSchedule(ctx, tenant, name, func(*Schedule) bool { return true }); err != nil {

@@ -172,13 +172,14 @@ func (c *Calendar) cut() {
 	}
 }
 
-// List returns the schedules of a tenant by name.
-func (s *Service) List(tenant string) ([]Schedule, error) {
-	all, err := s.Store.Schedules(tenant)
-	if err != nil {
+// Names returns the schedules of a tenant, sorted. What they are tells Seen: of 100,000 few are
+// looked at.
+func (s *Service) Names(tenant string) ([]string, error) {
+	if err := s.Store.Read(); err != nil {
 		return nil, err
 	}
-	all = slices.DeleteFunc(all, func(x Schedule) bool { return x.DeletedAt != 0 })
-	slices.SortFunc(all, func(a, b Schedule) int { return cmp.Compare(a.Name, b.Name) })
-	return all, nil
+	return s.queue.living(tenant), nil
 }
+
+// Seen returns a schedule as it was seen last.
+func (s *Service) Seen(tenant, name string) (Schedule, error) { return s.Store.Copy(tenant, name) }

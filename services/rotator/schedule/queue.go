@@ -199,6 +199,20 @@ func (q *queue) names(tenant string) []string {
 	return slices.Collect(maps.Keys(q.of[tenant]))
 }
 
+// living returns those of a tenant that are not deleted, sorted.
+func (q *queue) living(tenant string) []string {
+	q.mu.Lock()
+	names := make([]string, 0, len(q.of[tenant]))
+	for name, e := range q.of[tenant] {
+		if e.state != Deleted {
+			names = append(names, name)
+		}
+	}
+	q.mu.Unlock()
+	slices.Sort(names)
+	return names
+}
+
 // count returns how many are in each state.
 func (q *queue) count() map[string]int {
 	q.mu.Lock()

@@ -24,7 +24,9 @@ type Store interface {
 	ChangeSchedule(ctx context.Context, tenant, name string, fn func(*Schedule) error) (Schedule, error)
 	// RemoveSchedule removes a record if ok says so of what stands there.
 	RemoveSchedule(ctx context.Context, tenant, name string, ok func(*Schedule) bool) error
-	// Schedules and Copy read what has been seen; both fail until all that there are have been.
+	// Read returns nil once all that there are have been seen. Schedules and Copy read what was;
+	// both fail until then.
+	Read() error
 	Schedules(tenant string) ([]Schedule, error)
 	Copy(tenant, name string) (Schedule, error)
 	// FollowSchedules calls take with every revision that there is and comes, and of those that this
