@@ -70,7 +70,7 @@ func (s *Service) bind(ctx context.Context, c Caller, n NewBinding, field string
 		if n.Life > 0 {
 			b.Expires = b.Created.Add(n.Life)
 		}
-		if err := s.lasts(ctx, c, "expires_in", r.Scopes, b.Expires); err != nil {
+		if _, err := s.lasts(ctx, c, "expires_in", r.Scopes, b.Expires); err != nil {
 			return Binding{}, err
 		}
 		key := BindingKey(b.Tenant, b.Subject, b.Role.ID)

@@ -34,7 +34,7 @@ func (s *Service) CreateClient(ctx context.Context, c Caller, n NewClient) (Clie
 	if err := s.checkNewClient(c, &n); err != nil {
 		return Client{}, Key{}, apikey.Text{}, err
 	}
-	if err := s.lasts(ctx, c, "scopes", n.Scopes, time.Time{}); err != nil { // a client does not end by itself
+	if _, err := s.lasts(ctx, c, "scopes", n.Scopes, time.Time{}); err != nil { // a client does not end by itself
 		return Client{}, Key{}, apikey.Text{}, err
 	}
 	if err := s.roomForClient(ctx); err != nil {
@@ -133,10 +133,11 @@ func (s *Service) AddSecret(ctx context.Context, c Caller, clientID, name string
 	if err != nil {
 		return Key{}, apikey.Text{}, err
 	}
-	if err := s.lasts(ctx, c, "expires_in", all, s.d.Now().Add(lives)); err != nil {
+	n := secretOf(&cl, name, life, reason)
+	if n.rightsUntil, err = s.lasts(ctx, c, "expires_in", all, s.d.Now().Add(lives)); err != nil {
 		return Key{}, apikey.Text{}, err
 	}
-	return s.makeKey(ctx, c, secretOf(&cl, name, life, reason), ClientSecret)
+	return s.makeKey(ctx, c, n, ClientSecret)
 }
 
 // Client returns the record of a client.

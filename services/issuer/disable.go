@@ -38,6 +38,9 @@ func (s *Service) holdKey(ctx context.Context, c Caller, id string, op commit.Op
 		if err := s.mayGiveKey(ctx, c, &k); err != nil {
 			return Ended{}, err
 		}
+		if _, err := s.givesKey(ctx, c, "id", &k, k.Expires); err != nil {
+			return Ended{}, err
+		}
 	}
 	request, err := s.newID(c)
 	if err != nil {

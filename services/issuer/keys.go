@@ -29,6 +29,8 @@ type NewKey struct {
 	Labels     map[string]string
 	Life       time.Duration // 0: that of the policy
 	Reason     string
+	// rightsUntil is the bound of what it gives besides its own scopes and roles.
+	rightsUntil time.Time
 }
 
 // CreateKey makes an API key. The secret is returned once and kept nowhere.
@@ -140,8 +142,9 @@ func (s *Service) furnishKey(ctx context.Context, m *making, c Caller, n *NewKey
 		}
 		k.Roles, all = append(k.Roles, r.Ref()), union(all, r.Scopes)
 	}
+	k.RightsUntil = n.rightsUntil
 	if !n.OwnerRoles {
-		return s.lasts(ctx, c, "expires_in", all, k.Expires)
+		return s.bounded(ctx, c, k, all)
 	}
 	held, err := s.rolesOf(n.Owner)
 	if err != nil {
@@ -157,7 +160,15 @@ func (s *Service) furnishKey(ctx context.Context, m *making, c Caller, n *NewKey
 	if k.OwnerMost, err = s.lasting(ctx, c, k.Expires); err != nil {
 		return err
 	}
-	return s.lasts(ctx, c, "expires_in", union(all, theirs), k.Expires)
+	return s.bounded(ctx, c, k, union(union(all, theirs), k.OwnerMost))
+}
+
+// bounded wants that the caller holds what a key gives for as long as that lives, and notes
+// for how long they do.
+func (s *Service) bounded(ctx context.Context, c Caller, k *Key, scopes []string) error {
+	until, err := s.lasts(ctx, c, "expires_in", scopes, k.Expires)
+	k.RightsUntil = sooner(k.RightsUntil, until)
+	return err
 }
 
 // madeBefore refuses a request of which an earlier try, cut off before it could
@@ -283,6 +294,9 @@ func (s *Service) RenewKey(ctx context.Context, c Caller, id, reason string, onl
 			return Key{}, err
 		}
 		if err := s.mayGiveKey(ctx, c, &k); err != nil {
+			return Key{}, err
+		}
+		if _, err := s.givesKey(ctx, c, "id", &k, k.Expires); err != nil {
 			return Key{}, err
 		}
 		meta := s.meta(c, reason)

@@ -16,31 +16,46 @@ var forGood = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // lasts wants that the caller holds Quash's own among the scopes for as long as what they are
 // given to lives, which is until a time, or zero: that has no end. Otherwise a role that was
-// given for an hour would be one for ever.
-func (s *Service) lasts(ctx context.Context, c Caller, field string, scopes []string, until time.Time) error {
+// given for an hour would be one for ever. It returns when the first of them ends for the
+// caller, zero for never: for so long what they are given to may give them on.
+func (s *Service) lasts(ctx context.Context, c Caller, field string, scopes []string, until time.Time) (time.Time, error) {
 	scopes = slices.DeleteFunc(slices.Clone(scopes), func(sc string) bool { return !rights.Own(sc) })
 	if len(scopes) == 0 || len(c.Targets) == 0 { // Quash itself has no credential
-		return nil
+		return time.Time{}, nil
 	}
 	if until.IsZero() {
 		until = forGood
 	}
 	held, err := s.heldUntil(ctx, c)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
+	first := forGood
 	for _, sc := range scopes {
 		end, is := held[sc]
 		switch {
 		case !is:
-			return forbidden(field, []string{sc})
+			return time.Time{}, forbidden(field, []string{sc})
 		case end.Before(until):
 			e := problem.New(problem.Forbidden, "you hold %s until %s yourself: what you give has to end by then", sc, end.UTC().Format(time.RFC3339))
 			e.Field = field
-			return e
+			return time.Time{}, e
+		case end.Before(first):
+			first = end
 		}
 	}
-	return nil
+	if first.Equal(forGood) {
+		first = time.Time{}
+	}
+	return first, nil
+}
+
+// sooner returns the earlier of two ends, of which zero is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // lasting returns those of Quash's own scopes that the caller holds until a time.
@@ -57,7 +72,8 @@ func (s *Service) lasting(ctx context.Context, c Caller, until time.Time) ([]str
 }
 
 // heldUntil tells until when the caller holds each scope, by the credential of which their
-// token came. That this ends itself does not count: whoever has it may make another.
+// token came. That this ends itself does not count, since whoever has it may make another; but
+// that who made it held something for a while does.
 func (s *Service) heldUntil(ctx context.Context, c Caller) (map[string]time.Time, error) {
 	k, err := s.credentialOf(ctx, c)
 	if err != nil {
@@ -72,8 +88,9 @@ func (s *Service) heldUntil(ctx context.Context, c Caller) (map[string]time.Time
 		}
 		scopes = cl.Scopes
 	}
+	forAll := sooner(forGood, k.RightsUntil)
 	for _, sc := range scopes {
-		out[sc] = forGood
+		out[sc] = forAll
 	}
 	held, err := s.rolesOfKey(&k)
 	if err != nil {
@@ -83,10 +100,7 @@ func (s *Service) heldUntil(ctx context.Context, c Caller) (map[string]time.Time
 		if !slices.Contains(c.Targets, h.binding) { // given since
 			continue
 		}
-		end := forGood
-		if !h.until.IsZero() {
-			end = h.until
-		}
+		end := sooner(forAll, h.until)
 		scopes, err := s.scopesOf(ctx, nil, []heldRole{h})
 		if err != nil {
 			return nil, err

@@ -25,15 +25,31 @@ const leakRate = 60
 //
 // The record says so from then on; by policy the key is held.
 func (s *Service) ReportLeak(ctx context.Context, secret, where string, from netip.Addr) error {
-	return s.ReportLeaked(ctx, leaked.Of(secret), readable(where, secret), from)
+	if err := s.admitLeak(from); err != nil {
+		return err
+	}
+	return s.reportLeaked(ctx, leaked.Of(secret), readable(where, secret), from)
 }
 
 // ReportLeaked is ReportLeak of a service that was shown the secret, for whose word where
-// stands.
+// stands. What has the form of a secret is not counted: junk must not crowd it out.
 func (s *Service) ReportLeaked(ctx context.Context, secret leaked.Secret, where string, from netip.Addr) error {
+	if secret.Kind == "" {
+		if err := s.admitLeak(from); err != nil {
+			return err
+		}
+	}
+	return s.reportLeaked(ctx, secret, where, from)
+}
+
+func (s *Service) admitLeak(from netip.Addr) error {
 	if _, wait := s.byNetwork.take(network(from), leakRate, s.d.Now()); wait > 0 {
 		return tooMany("too many secrets were shown from this network", wait)
 	}
+	return nil
+}
+
+func (s *Service) reportLeaked(ctx context.Context, secret leaked.Secret, where string, from netip.Addr) error {
 	found, err := s.whosever(ctx, secret.ID)
 	if err != nil {
 		return err

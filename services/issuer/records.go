@@ -50,19 +50,22 @@ type Key struct {
 	// its creator could give. Whoever makes a key for somebody gets no more by it when that
 	// one is given more. nil: there is no such bound.
 	OwnerMost []string
-	Audiences []string       // allowed resources; empty: the tenant's default only
-	Networks  []netip.Prefix // from which it may be used; empty: from everywhere
-	RateLimit int            // exchanges a minute, of each replica; 0: no limit
-	Imported  bool           // of another system: its id is made from its hash
-	Stamp     revoke.Stamp
-	Created   time.Time
-	Expires   time.Time
-	Warned    time.Time // when it was told last that the end is near; zero: not yet
-	Leak      *Leak     // nil: nothing is known of one
-	Before    []string  // ids of the keys whose place it takes, the newest last: MaxBefore at most
-	Rotation  *Rotation // nil: no key takes its place
-	Meta      endings.Meta
-	Mark      *endings.Mark
+	// RightsUntil is until when its maker held Quash's own scopes that it gives: it may give
+	// them on, to a successor or another key, no longer. Zero: there is no such bound.
+	RightsUntil time.Time
+	Audiences   []string       // allowed resources; empty: the tenant's default only
+	Networks    []netip.Prefix // from which it may be used; empty: from everywhere
+	RateLimit   int            // exchanges a minute, of each replica; 0: no limit
+	Imported    bool           // of another system: its id is made from its hash
+	Stamp       revoke.Stamp
+	Created     time.Time
+	Expires     time.Time
+	Warned      time.Time // when it was told last that the end is near; zero: not yet
+	Leak        *Leak     // nil: nothing is known of one
+	Before      []string  // ids of the keys whose place it takes, the newest last: MaxBefore at most
+	Rotation    *Rotation // nil: no key takes its place
+	Meta        endings.Meta
+	Mark        *endings.Mark
 }
 
 // MaxBefore is of how many keys before it a key knows.

@@ -91,7 +91,7 @@ func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []s
 	}
 	// Who has the role has it for as long as they do.
 	more := slices.DeleteFunc(slices.Clone(scopes), func(sc string) bool { return slices.Contains(r.Scopes, sc) })
-	if err := s.lasts(ctx, c, "scopes", more, time.Time{}); err != nil {
+	if _, err := s.lasts(ctx, c, "scopes", more, time.Time{}); err != nil {
 		return Role{}, nil, err
 	}
 	key, meta := RoleKey(r.Tenant, r.Name), s.meta(c, reason)
@@ -108,10 +108,13 @@ func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []s
 			return now, err
 		}
 		if now.ID != r.ID || now.Mark != nil || narrows(now.Scopes, scopes) {
-			return now, problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
+			return now, errRoleChanged
 		}
 		if err := checkScopesOf(c, &now, scopes); err != nil {
 			return now, err
+		}
+		if narrows(r.Scopes, now.Scopes) {
+			return now, errRoleChanged
 		}
 		now.Scopes, now.Meta = scopes, meta
 		return now, nil
@@ -124,6 +127,8 @@ func (s *Service) SetRole(ctx context.Context, c Caller, name string, scopes []s
 func checkScopesOf(c Caller, now *Role, scopes []string) error {
 	return checkScopes(Caller{Scopes: union(slices.Clone(c.Scopes), now.Scopes)}, scopes)
 }
+
+var errRoleChanged = problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
 
 // narrows reports whether next lacks something that have has.
 func narrows(have, next []string) bool {
@@ -143,10 +148,13 @@ func (s *Service) narrowRole(ctx context.Context, c Caller, r Role, scopes []str
 			return nil, err
 		}
 		if now.ID != r.ID {
-			return nil, problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
+			return nil, errRoleChanged
 		}
 		if err := checkScopesOf(c, &now, scopes); err != nil {
 			return nil, err
+		}
+		if narrows(r.Scopes, now.Scopes) {
+			return nil, errRoleChanged
 		}
 		m, err := s.newMark(c, reason, commit.Target{Kind: revoke.KindRole, ID: now.ID})
 		if err == nil {
@@ -202,11 +210,14 @@ func (s *Service) RenewRole(ctx context.Context, c Caller, name, reason string, 
 	if err := checkScopes(c, r.Scopes); err != nil {
 		return Role{}, err
 	}
+	if _, err := s.lasts(ctx, c, "name", r.Scopes, time.Time{}); err != nil {
+		return Role{}, err
+	}
 	return stampFirst(ctx, s, true, func(m *making) (Role, error) {
 		meta := s.meta(c, reason)
 		return s.d.Store.Roles.Change(ctx, RoleKey(r.Tenant, r.Name), func(now Role) (Role, error) {
 			if now.ID != r.ID || now.Mark != nil {
-				return now, problem.New(problem.Conflict, "the role was changed meanwhile; look at it again")
+				return now, errRoleChanged
 			}
 			if err := meets(now, now.Meta, meta, only); err != nil {
 				return now, err

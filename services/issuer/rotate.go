@@ -53,9 +53,11 @@ func (s *Service) RotateKey(ctx context.Context, c Caller, id string, r Rotate, 
 		return Rotated{}, apikey.Text{}, err
 	}
 	if r.Current == "" {
-		if err := s.givesKey(ctx, c, &k, s.d.Now().Add(life)); err != nil {
+		until, err := s.givesKey(ctx, c, "expires_in", &k, s.d.Now().Add(life))
+		if err != nil {
 			return Rotated{}, apikey.Text{}, err
 		}
+		k.RightsUntil = sooner(k.RightsUntil, until)
 	}
 	if err := s.rotatedBefore(ctx, c, &k); err != nil {
 		return Rotated{}, apikey.Text{}, err
@@ -95,7 +97,10 @@ func (s *Service) succeed(ctx context.Context, c Caller, k *Key, n Key, life tim
 		if err != nil {
 			return Key{}, err
 		}
-		n.Expires = n.Created.Add(life)
+		n.Expires = sooner(n.Created.Add(life), k.RightsUntil)
+		if !n.Expires.After(n.Created) {
+			return Key{}, problem.New(problem.Conflict, "who made the key held what it gives until %s: it can't be rotated beyond that", k.RightsUntil.Format(time.RFC3339))
+		}
 		// From here on an answer that is lost leaves a reservation.
 		reserved = true
 		if _, err := s.reserve(ctx, c, k, &n, r, only); err != nil {
@@ -173,13 +178,13 @@ func (s *Service) mayGiveKey(ctx context.Context, c Caller, k *Key) error {
 	return mayGive(c, "id", all)
 }
 
-// givesKey is mayGiveKey of a successor that ends at this time.
-func (s *Service) givesKey(ctx context.Context, c Caller, k *Key, until time.Time) error {
+// givesKey is lasts of all that a key gives.
+func (s *Service) givesKey(ctx context.Context, c Caller, field string, k *Key, until time.Time) (time.Time, error) {
 	all, err := s.scopesOfKey(ctx, c, k)
 	if err != nil {
-		return err
+		return time.Time{}, err
 	}
-	return s.lasts(ctx, c, "expires_in", all, until)
+	return s.lasts(ctx, c, field, all, until)
 }
 
 // scopesOfKey returns all that a key gives.
@@ -266,7 +271,7 @@ func (s *Service) successor(ctx context.Context, m *making, c Caller, k *Key, n 
 	bindings, err := s.boundStill(ctx, m, c, k, n.ID, r.Reason)
 	return Key{
 		ID: n.ID, Hash: n.Hash, Kind: k.Kind, Tenant: k.Tenant, Name: k.Name, Labels: k.Labels, Creator: c.Actor, Owner: k.Owner, Client: k.Client,
-		Scopes: k.Scopes, Roles: roles, OwnerRoles: k.OwnerRoles, OwnerMost: k.OwnerMost, Audiences: k.Audiences, Networks: k.Networks, RateLimit: k.RateLimit,
+		Scopes: k.Scopes, Roles: roles, OwnerRoles: k.OwnerRoles, OwnerMost: k.OwnerMost, RightsUntil: k.RightsUntil, Audiences: k.Audiences, Networks: k.Networks, RateLimit: k.RateLimit,
 		Stamp: m.stamp, Created: born, Before: before, Meta: s.meta(c, r.Reason),
 	}, bindings, err
 }

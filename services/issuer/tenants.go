@@ -102,7 +102,8 @@ func (s *Service) CreateAdmin(ctx context.Context, c Caller, name string, life t
 	if err != nil {
 		return Key{}, apikey.Text{}, err
 	}
-	if err := s.home.lasts(ctx, c, "expires_in", []string{rights.TenantsWrite}, s.d.Now().Add(lives)); err != nil {
+	until, err := s.home.lasts(ctx, c, "expires_in", []string{rights.TenantsWrite}, s.d.Now().Add(lives))
+	if err != nil {
 		return Key{}, apikey.Text{}, err
 	}
 	in, as := s.In(name), Caller{Actor: c.Actor, Tenant: name, Scopes: rights.OfTenant()}
@@ -111,7 +112,7 @@ func (s *Service) CreateAdmin(ctx context.Context, c Caller, name string, life t
 	}
 	as.Try = c.Try
 	return in.CreateKey(ctx, as, NewKey{
-		Owner: FirstAdmin, Name: "admin", Roles: []string{rights.Admin}, Life: life, Reason: reason,
+		Owner: FirstAdmin, Name: "admin", Roles: []string{rights.Admin}, Life: life, Reason: reason, rightsUntil: until,
 	})
 }
 

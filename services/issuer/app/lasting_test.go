@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/quash-project/quash/shared/rights"
 )
@@ -57,6 +58,36 @@ func TestRightForAWhileIsGivenForNoLonger(t *testing.T) {
 		if c.want == 403 && !strings.Contains(string(a.body), "yourself") {
 			t.Errorf("%s: it does not say why: %s", c.name, a.body)
 		}
+	}
+	// What was given for less is no way round: neither by another key nor by its successor.
+	var hop, next madeKey
+	a := w.api(tok, "POST", "/v1/keys", m{"owner": "jim", "scopes": []string{rights.KeysWrite, rights.Revoke}, "expires_in": "30m"})
+	if a.json(t, &hop); a.status != 201 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	by := w.token(hop.Secret).AccessToken
+	if a := w.api(by, "POST", "/v1/keys", m{"owner": "jim", "scopes": own}); a.status != 403 {
+		t.Errorf("a key by a key for less: %d %s", a.status, a.body)
+	}
+	a = w.api(by, "POST", "/v1/keys/"+hop.ID+"/rotate", m{"current": hop.Secret, "expires_in": "9600h"})
+	if a.json(t, &next); a.status != 201 {
+		t.Fatalf("its rotation: %d %s", a.status, a.body)
+	}
+	end, err := time.Parse(time.RFC3339, next.ExpiresAt)
+	if err != nil || end.After(time.Now().Add(61*time.Minute)) {
+		t.Errorf("its successor lives until %s", next.ExpiresAt)
+	}
+	if a := w.api(w.token(next.Secret).AccessToken, "POST", "/v1/keys", m{"owner": "jim", "scopes": own, "expires_in": "2h"}); a.status != 403 {
+		t.Errorf("a key by its successor: %d %s", a.status, a.body)
+	}
+	// Nor is what was cut: who has the secret of an operator's key brings it back for an hour only.
+	for _, what := range []string{"enable", "renew"} {
+		if a := w.api(tok, "POST", "/v1/keys/"+admin.ID+"/"+what, m{"reason": "a test"}); a.status != 403 {
+			t.Errorf("%s of an operator's key: %d %s", what, a.status, a.body)
+		}
+	}
+	if a := w.api(tok, "POST", "/v1/roles/new/renew", m{"reason": "a test"}); a.status != 403 {
+		t.Errorf("renewal of a role: %d %s", a.status, a.body)
 	}
 	// Who has it for ever gives it for ever.
 	w.must(201, "POST", "/v1/bindings", m{"subject": "olga", "role": "operator"}, nil)

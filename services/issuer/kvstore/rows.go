@@ -33,19 +33,21 @@ type keyRow struct {
 	Roles      []roleRef         `json:"roles,omitempty"`
 	OwnerRoles bool              `json:"owner_roles,omitempty"`
 	OwnerMost  []string          `json:"owner_most,omitzero"` // [] is a bound, too
-	Audiences  []string          `json:"audiences,omitempty"`
-	Networks   []netip.Prefix    `json:"networks,omitempty"`
-	RateLimit  int               `json:"rate_limit,omitempty"`
-	Imported   bool              `json:"imported,omitempty"`
-	Stamp      revoke.Stamp      `json:"stamp"`
-	Created    time.Time         `json:"created_at"`
-	Expires    time.Time         `json:"expires_at"`
-	Warned     time.Time         `json:"warned_at,omitzero"`
-	Leak       *leakRow          `json:"leak,omitempty"`
-	Before     []string          `json:"before,omitempty"`
-	Rotation   *rotationRow      `json:"rotation,omitempty"`
-	Meta       endings.Meta      `json:"meta"`
-	Mark       *endings.Mark     `json:"mark,omitempty"`
+	// RightsUntil is until when it may give on what it gives.
+	RightsUntil time.Time      `json:"rights_until,omitzero"`
+	Audiences   []string       `json:"audiences,omitempty"`
+	Networks    []netip.Prefix `json:"networks,omitempty"`
+	RateLimit   int            `json:"rate_limit,omitempty"`
+	Imported    bool           `json:"imported,omitempty"`
+	Stamp       revoke.Stamp   `json:"stamp"`
+	Created     time.Time      `json:"created_at"`
+	Expires     time.Time      `json:"expires_at"`
+	Warned      time.Time      `json:"warned_at,omitzero"`
+	Leak        *leakRow       `json:"leak,omitempty"`
+	Before      []string       `json:"before,omitempty"`
+	Rotation    *rotationRow   `json:"rotation,omitempty"`
+	Meta        endings.Meta   `json:"meta"`
+	Mark        *endings.Mark  `json:"mark,omitempty"`
 }
 
 type leakRow struct {
@@ -78,7 +80,7 @@ type useRow struct {
 func keyToRow(k issuer.Key) keyRow {
 	return keyRow{
 		ID: k.ID, Kind: string(k.Kind), Tenant: k.Tenant, Hash: k.Hash, Name: k.Name, Labels: k.Labels, Creator: k.Creator, Owner: k.Owner, Client: k.Client,
-		Scopes: k.Scopes, Roles: refsToRow(k.Roles), OwnerRoles: k.OwnerRoles, OwnerMost: k.OwnerMost, Audiences: k.Audiences,
+		Scopes: k.Scopes, Roles: refsToRow(k.Roles), OwnerRoles: k.OwnerRoles, OwnerMost: k.OwnerMost, RightsUntil: k.RightsUntil, Audiences: k.Audiences,
 		Networks: k.Networks, RateLimit: k.RateLimit, Imported: k.Imported,
 		Stamp: k.Stamp, Created: k.Created, Expires: k.Expires, Warned: k.Warned, Leak: (*leakRow)(k.Leak),
 		Before: k.Before, Rotation: (*rotationRow)(k.Rotation), Meta: k.Meta, Mark: k.Mark,
@@ -88,7 +90,7 @@ func keyToRow(k issuer.Key) keyRow {
 func keyFromRow(r keyRow) issuer.Key {
 	return issuer.Key{
 		ID: r.ID, Kind: issuer.KeyKind(r.Kind), Tenant: r.Tenant, Hash: r.Hash, Name: r.Name, Labels: r.Labels, Creator: r.Creator, Owner: r.Owner, Client: r.Client,
-		Scopes: r.Scopes, Roles: refsFromRow(r.Roles), OwnerRoles: r.OwnerRoles, OwnerMost: r.OwnerMost, Audiences: r.Audiences,
+		Scopes: r.Scopes, Roles: refsFromRow(r.Roles), OwnerRoles: r.OwnerRoles, OwnerMost: r.OwnerMost, RightsUntil: r.RightsUntil, Audiences: r.Audiences,
 		Networks: r.Networks, RateLimit: r.RateLimit, Imported: r.Imported,
 		Stamp: r.Stamp, Created: r.Created, Expires: r.Expires, Warned: r.Warned, Leak: (*issuer.Leak)(r.Leak),
 		Before: r.Before, Rotation: (*issuer.Rotation)(r.Rotation), Meta: r.Meta, Mark: r.Mark,

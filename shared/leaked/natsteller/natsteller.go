@@ -8,6 +8,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"go.uber.org/zap"
+	"golang.org/x/time/rate"
 
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
@@ -17,42 +18,75 @@ import (
 
 const (
 	within = 5 * time.Second // for one leaked.Request
-	queue  = 100             // requests that wait to be told of; more are dropped, and logged
+	queue  = 100             // requests that wait to be told of; more are dropped
+	guess  = 20              // of those in which there only may be a secret
+	pace   = time.Second     // between two of the latter: anybody can send what is refused
+	burst  = 60              // of them at once
+	quiet  = time.Minute     // between two words about what was not told
 )
 
 // Teller tells the issuer, one request after the other. It is safe for concurrent use.
 type Teller struct {
-	nats    *nats.Conn
-	log     *zap.Logger
-	waiting chan leaked.Request
+	nats     *nats.Conn
+	log      *zap.Logger
+	certain  chan leaked.Request
+	guessed  chan leaked.Request
+	rate     *rate.Limiter // of what is guessed
+	complain *rate.Limiter
 }
 
 // New returns a teller that asks over a connection which may: that of the rotator, or of
 // control-reader; nil: nobody is told. Run works.
 func New(nc *nats.Conn, log *zap.Logger) *Teller {
-	return &Teller{nats: nc, log: log, waiting: make(chan leaked.Request, queue)}
+	return &Teller{
+		nats: nc, log: log, certain: make(chan leaked.Request, queue), guessed: make(chan leaked.Request, guess),
+		rate: rate.NewLimiter(rate.Every(pace), burst), complain: rate.NewLimiter(rate.Every(quiet), 1),
+	}
 }
 
 // Leaks is what a service's HTTP handler does with secrets in URLs.
-func (t *Teller) Leaks() frame.Leaks { return frame.Leaks{Told: t.tell, Suspected: t.tell} }
+func (t *Teller) Leaks() frame.Leaks {
+	return frame.Leaks{
+		Told: func(r *http.Request, where string, texts []string) { t.tell(t.certain, r, where, texts) },
+		Suspected: func(r *http.Request, where string, texts []string) {
+			if t.rate.Allow() {
+				t.tell(t.guessed, r, where, texts)
+			}
+		},
+	}
+}
 
-func (t *Teller) tell(r *http.Request, where string, texts []string) {
+func (t *Teller) tell(queue chan<- leaked.Request, r *http.Request, where string, texts []string) {
 	req := leaked.Request{Where: where, From: frame.Proxies(nil).Caller(r)}
 	for _, text := range texts[:min(len(texts), leaked.MaxSecrets)] {
 		req.Secrets = append(req.Secrets, leaked.Of(text))
 	}
 	select {
-	case t.waiting <- req:
+	case queue <- req:
 	default:
-		t.log.Warn("the issuer is not told of what stood in a URL: too much waits for that", zap.String("request_id", frame.RequestID(r.Context())))
+		t.warn("the issuer is not told of what stood in a URL: too much waits for that", zap.String("request_id", frame.RequestID(r.Context())))
 	}
 }
 
-// Run tells until ctx ends.
+func (t *Teller) warn(what string, fields ...zap.Field) {
+	if t.complain.Allow() {
+		t.log.Warn(what, fields...)
+	}
+}
+
+// Run tells until ctx ends, of what is certain first.
 func (t *Teller) Run(ctx context.Context) error {
 	for {
 		select {
-		case req := <-t.waiting:
+		case req := <-t.certain:
+			t.send(ctx, req)
+			continue
+		default:
+		}
+		select {
+		case req := <-t.certain:
+			t.send(ctx, req)
+		case req := <-t.guessed:
 			t.send(ctx, req)
 		case <-ctx.Done():
 			return nil
@@ -67,6 +101,6 @@ func (t *Teller) send(ctx context.Context, req leaked.Request) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	if _, err := natsapi.Call[leaked.Answer](ctx, t.nats, wire.RecordsIssuer+leaked.Operation, "", req); err != nil {
-		t.log.Warn("the issuer was not told of what stood in a URL", zap.String("where", req.Where), zap.Error(err))
+		t.warn("the issuer was not told of what stood in a URL", zap.String("where", req.Where), zap.Error(err))
 	}
 }
