@@ -58,11 +58,12 @@ type world struct {
 	n        int
 	wait     time.Duration // of the API for the trail
 	since    map[string]time.Time
+	sealed   frame.Pages
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, nats: enginetest.NATS(t), wait: 20 * time.Second}
+	w := &world{t: t, nats: enginetest.NATS(t), wait: 20 * time.Second, sealed: pages(t)}
 	js := func(user string) jetstream.JetStream {
 		out, err := jetstream.New(w.nats.Conn(t, user))
 		w.must(err)
@@ -102,7 +103,7 @@ func (w *world) serve(signer func(context.Context) (note.Signer, error)) *httpte
 	r, err := natstrail.NewReader(w.nats.Conn(w.t, identity.Revocation), w.nats.Conn(w.t, identity.ControlReader))
 	w.must(err)
 	mux := http.NewServeMux()
-	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), pages(w.t), httpapi.Trail{
+	httpapi.RegisterAudit(frame.New(mux, "test", tenants{}, nil), w.sealed, httpapi.Trail{
 		Kept: r, Home: "default", Since: func(_ context.Context, tenant string) (time.Time, error) { return w.since[tenant], nil },
 		Origin: "quash.test/audit", Signer: signer, Log: zaptest.NewLogger(w.t), Wait: w.wait,
 	})
