@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -145,6 +146,21 @@ func (r *Rotator) Start(ctx context.Context, q Request) (Rotation, error) {
 		return Rotation{}, problem.New(problem.Conflict, "this idempotency key was used for another rotation, %s", have.ID)
 	}
 	return have, nil
+}
+
+// WaitsFor returns the oldest rotation of a tenant that somebody has asked for and that is not
+// finished, as far as it has been seen.
+func (r *Rotator) WaitsFor(tenant, actor string) (Rotation, bool, error) {
+	open, err := r.Store.Open(tenant)
+	if err != nil {
+		return Rotation{}, false, err
+	}
+	open = slices.DeleteFunc(open, func(o Rotation) bool { return o.Actor != actor || o.Emergency })
+	byUrgency(open)
+	if len(open) == 0 {
+		return Rotation{}, false, nil
+	}
+	return open[0], true, nil
 }
 
 // Wait returns a rotation of a tenant once it is finished, or as it is when

@@ -576,3 +576,27 @@ func TestOnlyTheEndOfAKeyWakesItsWorker(t *testing.T) {
 		}
 	}
 }
+
+// TestWhatWaitsIsFoundByWhoAskedForIt: so that a schedule does not begin one rotation after the
+// other while the first waits for guards.
+func TestWhatWaitsIsFoundByWhoAskedForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, time.Now)
+		r, ctx := w.rotator(), t.Context()
+		weekly := request("a", false)
+		weekly.Actor = "schedule:weekly"
+		if _, ok, err := r.WaitsFor(weekly.Tenant, weekly.Actor); ok || err != nil {
+			t.Fatalf("before: %t, %v", ok, err)
+		}
+		first, err := r.Start(ctx, weekly)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, ok, err := r.WaitsFor(weekly.Tenant, weekly.Actor); !ok || err != nil || got.ID != first.ID {
+			t.Errorf("%+v, %t, %v, want %s", got, ok, err, first.ID)
+		}
+		if got, ok, err := r.WaitsFor(weekly.Tenant, "schedule:other"); ok || err != nil {
+			t.Errorf("another one's: %+v, %v", got, err)
+		}
+	})
+}

@@ -33,8 +33,16 @@ func (s *Service) schedule(store schedule.Store, d Deps) {
 // signingKeys are what schedules rotate.
 type signingKeys struct{ r *rotator.Rotator }
 
-// Begin implements schedule.Rotations.
+// Begin implements schedule.Rotations. While a rotation waits that an earlier firing has begun,
+// a later one is a part of it: a key has to be known to guards before it signs, which can take
+// longer than it is to the next firing.
 func (k signingKeys) Begin(ctx context.Context, b schedule.Begin) (string, error) {
+	switch waits, ok, err := k.r.WaitsFor(b.Tenant, b.Actor); {
+	case err != nil:
+		return "", err
+	case ok:
+		return waits.ID, nil
+	}
 	r, err := k.r.Start(ctx, rotator.Request{Key: b.ID, Tenant: b.Tenant, Actor: b.Actor, Kind: rotator.KindSigningKey, Reason: b.Reason})
 	return r.ID, err
 }

@@ -36,6 +36,9 @@ func ParseDuration(text string) (Duration, error) {
 		if err != nil || digits[0] == '+' {
 			return 0, wrong
 		}
+		if n > uint64(maxDuration/unit.length) { // more would overflow
+			return 0, fmt.Errorf("%.40q: want %s at most", text, Duration(maxDuration))
+		}
 		sum += time.Duration(n) * unit.length
 		rest = after
 	}

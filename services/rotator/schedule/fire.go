@@ -1,6 +1,7 @@
 package schedule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -104,7 +105,8 @@ func (s *Service) Advance(ctx context.Context, tenant, name string) error {
 		if now.UnixMilli() < x.wake(now) {
 			return errNothing
 		}
-		return s.Store.RemoveSchedule(ctx, tenant, name, func(cur *Schedule) bool { return cur.ID == x.ID && cur.DeletedAt == x.DeletedAt })
+		err := s.Store.RemoveSchedule(ctx, tenant, name, func(cur *Schedule) bool { return cur.ID == x.ID && cur.DeletedAt == x.DeletedAt })
+		return cmp.Or(err, errNothing) // that it is gone is heard of in a moment
 	}
 	if x.Claimed == nil {
 		if x, err = s.claim(ctx, &x, now); err != nil || x.Claimed == nil {
@@ -159,6 +161,7 @@ func (s *Schedule) decide(p *Plan, sub Subject, now time.Time) error {
 	if s.Claimed != nil {
 		return errNothing // whoever has claimed it works on it; see takeOver
 	}
+	now = now.Truncate(time.Millisecond) // as records have it: what is due at once is due now
 	var f Firing
 	if s.aged() {
 		var ok bool
@@ -177,22 +180,22 @@ func (s *Schedule) decide(p *Plan, sub Subject, now time.Time) error {
 			return errNothing
 		}
 	}
-	after := f.AtTime()
-	if now.Sub(after) > grace && !s.aged() {
+	following := func() (Firing, bool) { return p.Next(f.AtTime(), sub, s.fired()) }
+	if now.Sub(f.AtTime()) > grace && !s.aged() {
 		if s.Spec.Missed == Skip {
 			s.LastMissed = &Missed{From: f.Due, To: now.UnixMilli()}
-			next, ok := p.Next(now, sub, s.Last)
+			next, ok := p.coming(now, sub, s.Last)
 			return s.plan(next, ok, now, "no rotator ran when it was due: skipped")
 		}
 		if t, ok := p.windows.first(now); !ok || t.After(now) {
 			f.At = ceilMillis(t)
 			return s.plan(f, ok, now, "no rotator ran when it was due: it fires in the next window")
 		}
-		after = now
+		following = func() (Firing, bool) { return p.coming(now, sub, s.fired()) }
 	}
 	s.Claimed = &Claim{Firing: f, ClaimedAt: now.UnixMilli()}
 	s.Next = nil
-	if next, ok := p.Next(after, sub, s.fired()); ok {
+	if next, ok := following(); ok {
 		s.Next = &next
 	}
 	s.Meta = signing.Meta{Actor: actor, Reason: "it fires: " + s.Reason, At: now.UnixMilli()}
@@ -297,12 +300,7 @@ func (s *Service) sweep(ctx context.Context) {
 			if !ending || len(s.queue.names(tenant)) == 0 {
 				continue
 			}
-			// What was seen may be of one whose name has been given again.
-			ends, err := s.Tenants.Ends(ctx, tenant)
-			if err == nil && ends {
-				err = s.Clear(ctx, tenant)
-			}
-			if err != nil && ctx.Err() == nil {
+			if err := s.Clear(ctx, tenant); err != nil && ctx.Err() == nil {
 				s.Log.Warn("schedules of a tenant that ends: trying again", zap.String("tenant", tenant), zap.Error(err))
 			}
 		}
@@ -313,13 +311,26 @@ func (s *Service) sweep(ctx context.Context) {
 	}
 }
 
-// Clear removes every schedule of a tenant that ends.
+// Clear removes every schedule of a tenant that ends: those that there were before it was seen
+// to end, and none of another tenant to which the name is given meanwhile.
 func (s *Service) Clear(ctx context.Context, tenant string) error {
 	if err := s.Store.Read(); err != nil {
 		return err
 	}
+	ids := map[string]string{}
 	for _, name := range s.queue.names(tenant) {
-		if err := s.Store.RemoveSchedule(ctx, tenant, name, func(*Schedule) bool { return true }); err != nil {
+		x, err := s.Store.Copy(tenant, name)
+		if err == nil {
+			ids[name] = x.ID
+		} else if problem.KindOf(err) != problem.NotFound {
+			return err
+		}
+	}
+	if ends, err := s.Tenants.Ends(ctx, tenant); err != nil || !ends {
+		return err
+	}
+	for name, id := range ids {
+		if err := s.Store.RemoveSchedule(ctx, tenant, name, func(cur *Schedule) bool { return cur.ID == id }); err != nil {
 			return err
 		}
 	}

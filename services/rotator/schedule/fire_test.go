@@ -182,3 +182,56 @@ func TestTheQueueGivesWhatIsDueOnceAndInOrder(t *testing.T) {
 		t.Errorf("counted %v after two were removed", n)
 	}
 }
+
+// TestWhatIsTooOldFiresAtOnce: clocks have nanoseconds, and records milliseconds.
+func TestWhatIsTooOldFiresAtOnce(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 300_000, time.UTC)
+	for name, spec := range map[string]Spec{"max-age": {MaxAge: Duration(30 * day)}, "before-expiry": {BeforeExpiry: Duration(60 * day)}} {
+		spec.Reason, spec.Rotate, spec.Missed = "policy", SigningKey, RunOnce
+		s := &Schedule{ID: "x", Spec: spec}
+		p, err := NewPlan(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub := Subject{ID: "k1", Since: now.Add(-80 * day), Expires: now.Add(10 * day)}
+		if err := s.decide(p, sub, now); err != nil || s.Claimed == nil || s.Claimed.Subject != "k1" {
+			t.Errorf("%s: %v, claimed %+v", name, err, s.Claimed)
+		}
+	}
+}
+
+// TestASuccessorIsNotTooOldAtOnce: otherwise each would be rotated as soon as it signs.
+func TestASuccessorIsNotTooOldAtOnce(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	p, err := NewPlan(&Schedule{ID: "x", Spec: Spec{BeforeExpiry: Duration(400 * day), Rotate: SigningKey, Missed: RunOnce, Reason: "policy"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, ok := p.Next(now, Subject{ID: "k1", Since: now, Expires: now.Add(90 * day)}, nil)
+	if want := now.Add(45 * day); !ok || !f.AtTime().Equal(want) {
+		t.Errorf("it fires at %s, want %s", f.AtTime(), want)
+	}
+}
+
+// TestWhatJitterPutsOffIsNotMissed: the firing of one o'clock comes at a quarter to two, say;
+// who comes back before that finds it as it was.
+func TestWhatJitterPutsOffIsNotMissed(t *testing.T) {
+	begun := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	for _, missed := range []string{Skip, RunOnce} {
+		s := &Schedule{ID: "x", CreatedAt: begun.UnixMilli(), Spec: Spec{Every: Duration(time.Hour), Jitter: Duration(59 * time.Minute), Rotate: SigningKey, Missed: missed, Reason: "policy"}}
+		p, err := NewPlan(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _ := p.Next(begun, Subject{}, nil)
+		second, _ := p.Next(first.due(), Subject{}, nil)
+		now := second.due().Add(time.Minute)
+		if !second.AtTime().After(now) || !first.AtTime().Add(grace).Before(now) {
+			t.Fatalf("the jitter of this id proves nothing: %v, %v", first.AtTime(), second.AtTime())
+		}
+		s.Next = &first
+		if err := s.decide(p, Subject{}, now); err != nil || s.Next == nil || *s.Next != second {
+			t.Errorf("%s: %v, next %+v, want %+v", missed, err, s.Next, second)
+		}
+	}
+}

@@ -15,7 +15,7 @@ func TestDurations(t *testing.T) {
 			t.Errorf("%s: %s, %v, want %s", text, d, err, want)
 		}
 	}
-	for _, text := range []string{"", "d", "1", "-1h", "+1h", "-1d", "+1d", "1.5d", "1d1w", "1h1d", "99999d", "1d-1h", "1e3h", "100000h", "1mo", " 1h", "w1"} {
+	for _, text := range []string{"", "d", "1", "-1h", "+1h", "-1d", "+1d", "1.5d", "1d1w", "1h1d", "99999d", "30501w", "1d-1h", "1e3h", "100000h", "1mo", " 1h", "w1"} {
 		if d, err := ParseDuration(text); err == nil {
 			t.Errorf("%q was taken as %s", text, d)
 		}

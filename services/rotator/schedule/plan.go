@@ -69,6 +69,22 @@ func (p *Plan) Next(after time.Time, sub Subject, fired *Fired) (Firing, bool) {
 	return p.move(due)
 }
 
+// coming is Next by the moments at which firings are, not by those at which they are due: one
+// that jitter or windows put off has not been missed.
+func (p *Plan) coming(now time.Time, sub Subject, fired *Fired) (Firing, bool) {
+	if p.spec.aged() {
+		return p.Next(now, sub, fired)
+	}
+	after := now.Add(-time.Duration(p.spec.Jitter))
+	for {
+		f, ok := p.Next(after, sub, fired)
+		if !ok || f.At > now.UnixMilli() {
+			return f, ok
+		}
+		after = f.due()
+	}
+}
+
 // due returns the first time after a moment that the schedule names.
 func (p *Plan) due(after time.Time) (time.Time, bool) {
 	if p.clock != nil {
@@ -139,6 +155,10 @@ func (p *Plan) nextByAge(after time.Time, sub Subject, fired *Fired) (Firing, bo
 		due = sub.Expires.Add(-time.Duration(p.spec.BeforeExpiry))
 	}
 	t := due.Add(-p.jitter(0, sub.ID, time.Duration(p.spec.Jitter)))
+	// One that would be too old at once has its successor rotated at once, too, and so on.
+	if young := sub.Since.Add(sub.Expires.Sub(sub.Since) / 2); p.spec.BeforeExpiry != 0 && t.Before(young) {
+		t = young
+	}
 	if t.Before(sub.Since) {
 		t = sub.Since
 	}

@@ -347,9 +347,9 @@ func (s *Service) Resume(ctx context.Context, c Caller, name, reason string, onl
 	if err != nil {
 		return Schedule{}, err
 	}
-	now := s.Now()
+	now, seen := s.Now(), x.ID
 	return s.change(ctx, c, name, reason, only, func(x *Schedule) {
-		if !x.Paused {
+		if !x.Paused || x.ID != seen {
 			return
 		}
 		x.Paused = false
