@@ -192,7 +192,7 @@ func TestSchedulesAreMadeChangedAndDeletedOnce(t *testing.T) {
 	if _, err := p.Delete(ctx, asker, "weekly", "over", nil); err != nil {
 		t.Fatal(err)
 	}
-	c.move(25 * time.Hour) // then the record goes too
+	c.move(25 * time.Hour)                  // then the record goes too
 	_ = p.Advance(ctx, "default", "weekly") // says that it has still to hear of what it has done
 	if _, err := p.store.Schedule(ctx, "default", "weekly"); problem.KindOf(err) != problem.NotFound {
 		t.Errorf("its record: %v", err)

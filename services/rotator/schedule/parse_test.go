@@ -105,3 +105,13 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestAWindowThatNeverBeginsIsRefused: to look for its begin would take decades each time.
+func TestAWindowThatNeverBeginsIsRefused(t *testing.T) {
+	if _, err := parseWindow("0 0 31 2,4,6,9,11 * for 1m", time.UTC); err == nil {
+		t.Error("it was taken")
+	}
+	if _, err := parseWindow("0 0 29 2 * for 1m", time.UTC); err != nil {
+		t.Error(err)
+	}
+}

@@ -135,7 +135,11 @@ func (s *Service) Calendar(ctx context.Context, tenant string, within Duration) 
 	}
 	c = Calendar{From: s.Now(), Within: within}
 	subjects := map[string]Subject{} // by what is rotated
+	until := c.From.Add(time.Duration(within))
 	for i := range all {
+		if err := ctx.Err(); err != nil { // nobody waits for it any more
+			return Calendar{}, err
+		}
 		x := &all[i]
 		if x.DeletedAt != 0 || x.Paused {
 			continue
@@ -151,11 +155,13 @@ func (s *Service) Calendar(ctx context.Context, tenant string, within Duration) 
 			}
 			subjects[x.Rotate] = sub
 		}
-		for _, f := range plan.foresee(c.From, c.From.Add(time.Duration(within)), MaxCalendar+1, sub, x) {
+		for _, f := range plan.foresee(c.From, until, MaxCalendar+1, sub, x) {
 			c.Events = append(c.Events, Event{*x, f})
 		}
 		if len(c.Events) > 4*MaxCalendar { // those that are left are far more than is shown
-			c.cut()
+			if c.cut(); c.More {
+				until = c.Events[len(c.Events)-1].AtTime()
+			}
 		}
 	}
 	c.cut()

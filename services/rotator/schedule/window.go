@@ -40,6 +40,9 @@ func parseWindow(text string, loc *time.Location) (*window, error) {
 		if d < Duration(time.Minute) || d > Duration(maxWindow) {
 			return wrong("it lasts %s: want 1m to %s", d, Duration(maxWindow))
 		}
+		if _, ok := c.next(someDay); !ok { // each question about it would look through decades
+			return wrong("it never begins")
+		}
 		return &window{starts: c, length: time.Duration(d)}, nil
 	}
 	days, hours, found := strings.Cut(strings.TrimSpace(text), " ")
@@ -154,11 +157,15 @@ func parseWindows(open, shut []string, loc *time.Location) (w windows, field str
 }
 
 // maxWindows is how many of each kind a schedule may have, and maxSteps how many beginnings
-// and ends are gone through for one firing: more than one for each hour of a year.
+// and ends are gone through for one firing: more than one for each hour of a month. What leaves
+// no moment free for longer is taken for what never does.
 const (
 	maxWindows = 20
-	maxSteps   = 10_000
+	maxSteps   = 1_000
 )
+
+// someDay is one after which whatever ever comes true does so within decades.
+var someDay = time.Date(2024, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (w *windows) none() bool { return len(w.open)+len(w.shut) == 0 }
 
