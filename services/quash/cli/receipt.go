@@ -294,7 +294,7 @@ func (a *app) tellReceipt(s receipts.Statement, signed proof.Signed) {
 		a.fields("out", guard(o.Name, o.Instance)+", found gone at "+o.At.String())
 	}
 	for _, r := range d.Running {
-		text := "none any more"
+		text := "none under this entry any more"
 		if r.Count > 0 {
 			text = fmt.Sprintf("%d requests that were admitted before", r.Count)
 		}

@@ -70,7 +70,7 @@ type ToldOut struct {
 type ToldRunning struct {
 	Name     string     `json:"name" doc:"of the resource server; empty for a tenant other than the installation's own"`
 	Instance string     `json:"instance"`
-	Count    uint64     `json:"count" doc:"how many there were; 0: the last one has ended"`
+	Count    uint64     `json:"count" doc:"how many there were; 0: none is counted under this entry any more, since they have ended or a later entry hits them too and counts them"`
 	At       frame.Time `json:"at" doc:"when a service heard so"`
 }
 

@@ -4180,7 +4180,7 @@ type ToldRunning struct {
 	// At when a service heard so
 	At time.Time `json:"at,omitzero"`
 
-	// Count how many there were; 0: the last one has ended
+	// Count how many there were; 0: none is counted under this entry any more, since they have ended or a later entry hits them too and counts them
 	Count    int64  `json:"count"`
 	Instance string `json:"instance"`
 

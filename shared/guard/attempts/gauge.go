@@ -2,6 +2,7 @@ package attempts
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -40,7 +41,7 @@ func (g *Gauge) Add(of Of) bool {
 	defer g.mu.Unlock()
 	l := g.counts[of]
 	if l == nil {
-		if len(g.counts) >= MaxCounts {
+		if len(g.counts) >= MaxCounts && !g.forgetEnded() {
 			return false
 		}
 		l = &level{}
@@ -49,6 +50,13 @@ func (g *Gauge) Add(of Of) bool {
 	l.n++
 	g.change(l)
 	return true
+}
+
+// forgetEnded forgets what has ended and was told, and reports whether there was such.
+func (g *Gauge) forgetEnded() bool {
+	before := len(g.counts)
+	maps.DeleteFunc(g.counts, func(_ Of, l *level) bool { return l.n == 0 && l.state == told })
+	return len(g.counts) < before
 }
 
 // End counts one less.
@@ -91,13 +99,11 @@ func (g *Gauge) Report() []wire.Running {
 	now := g.now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.forgetEnded()
 	var list []Of
 	for of, l := range g.counts {
-		switch {
-		case due(l.state, l.sent, now):
+		if due(l.state, l.sent, now) {
 			list = append(list, of)
-		case l.n == 0 && l.state == told:
-			delete(g.counts, of)
 		}
 	}
 	slices.SortFunc(list, func(a, b Of) int { // what has waited for the longest first

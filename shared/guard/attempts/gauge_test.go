@@ -103,3 +103,21 @@ func TestTooManyLevelsAreRefused(t *testing.T) {
 		t.Errorf("%d of %d are told", total, MaxCounts)
 	}
 }
+
+// TestWhatHasEndedAndWasToldTakesNoRoom from what is cut next.
+func TestWhatHasEndedAndWasToldTakesNoRoom(t *testing.T) {
+	at := &clock{time.UnixMilli(1_764_000_000_000)}
+	g := at.gauge()
+	for n := range uint64(MaxCounts) {
+		g.Add(of(n))
+		g.End(of(n))
+	}
+	for range 2 { // each is told twice
+		for list := g.Report(); len(list) > 0; list = g.Report() {
+		}
+		at.advance(repeat)
+	}
+	if !g.Add(of(MaxCounts)) {
+		t.Error("there is no room")
+	}
+}

@@ -102,10 +102,19 @@ func halves(k *revoke.Key) (at, step uint64) {
 	return binary.LittleEndian.Uint64(k[:8]), binary.LittleEndian.Uint64(k[8:]) | 1
 }
 
+// bitOf mixes all of a probe's 64 bits into the few that a layer has: by the lowest alone two
+// targets whose steps are alike there would share all their bits, far more often than by chance.
+func (l *layer) bitOf(at uint64) uint64 {
+	at ^= at >> 32
+	at *= 0x9e3779b97f4a7c15 // odd, 2^64 divided by the golden ratio (Knuth, TAOCP 3, 6.4)
+	at ^= at >> 29
+	return at & l.mask
+}
+
 func (l *layer) has(k *revoke.Key) bool {
 	at, step := halves(k)
 	for range probes {
-		if bit := at & l.mask; l.bits[bit/64].Load()&(1<<(bit%64)) == 0 {
+		if bit := l.bitOf(at); l.bits[bit/64].Load()&(1<<(bit%64)) == 0 {
 			return false
 		}
 		at += step
@@ -118,7 +127,7 @@ func (l *layer) add(k *revoke.Key) (full bool) {
 	at, step := halves(k)
 	var more int64
 	for range probes {
-		bit := at & l.mask
+		bit := l.bitOf(at)
 		if was := l.bits[bit/64].Or(1 << (bit % 64)); was&(1<<(bit%64)) == 0 {
 			more++
 		}

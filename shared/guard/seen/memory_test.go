@@ -144,3 +144,24 @@ func BenchmarkNote(b *testing.B) {
 		}
 	})
 }
+
+// TestWhatIsWrongIsAsSeldomAsSaid, where the filter is nearly full: the chance is far below
+// what a few thousand questions can show.
+func TestWhatIsWrongIsAsSeldomAsSaid(t *testing.T) {
+	m := New(begin)
+	m.Note(1, keys(5, 3000))
+	r := rand.New(rand.NewPCG(6, 1))
+	wrong := 0
+	const asked = 2_000_000
+	for range asked {
+		var k revoke.Key
+		binary.LittleEndian.PutUint64(k[:8], r.Uint64())
+		binary.LittleEndian.PutUint64(k[8:], r.Uint64())
+		if m.has(begin, k) {
+			wrong++
+		}
+	}
+	if _, says := m.Any(begin, keys(7, 1)); float64(wrong) > 2+2*says*asked {
+		t.Errorf("wrong of %d in %d, and it says %g", wrong, asked, says)
+	}
+}
