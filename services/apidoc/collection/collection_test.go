@@ -183,9 +183,10 @@ func TestEveryWayToAuthenticateIsThere(t *testing.T) {
 				t.Fatal(err)
 			}
 			seen[r.Auth.Type] = true
+			seen["jwt"] = seen["jwt"] || i.Name == "Read the token as a JWT"
 		}
 	}
-	for _, kind := range []string{"apikey", "bearer", "oauth2", "basic", "noauth"} {
+	for _, kind := range []string{"apikey", "bearer", "oauth2", "basic", "noauth", "jwt"} {
 		if !seen[kind] {
 			t.Errorf("no request authenticates by %s", kind)
 		}

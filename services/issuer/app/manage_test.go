@@ -17,6 +17,8 @@ func TestOwnScopesAreGivenByTheirHoldersOnly(t *testing.T) {
 	master := w.newKey(map[string]any{"owner": "mel", "roles": []string{"keymaster"}})
 	strong := w.newClient(map[string]any{"name": "strong", "grants": []string{"client_credentials"}, "scopes": []string{rights.Revoke}})
 	w.must(201, "POST", "/v1/bindings", map[string]any{"subject": "olga", "role": "operator"}, nil)
+	operators := w.newKey(map[string]any{"owner": "otto", "roles": []string{"operator"}})
+	w.must(201, "POST", "/v1/keys/"+operators.ID+"/rotate", map[string]any{"overlap": "24h"}, nil)
 	tok := w.token(master.Secret).AccessToken
 	cases := []struct {
 		name, method, path string
@@ -34,6 +36,14 @@ func TestOwnScopesAreGivenByTheirHoldersOnly(t *testing.T) {
 		{"scope in a role", "POST", "/v1/roles", map[string]any{"name": "mine", "scopes": []string{rights.Revoke}}, 403},
 		{"scope in a widened role", "PUT", "/v1/roles/keymaster", map[string]any{"scopes": []string{rights.KeysWrite, rights.ClientsWrite, rights.RolesWrite, rights.Revoke}}, 403},
 		{"binding", "POST", "/v1/bindings", map[string]any{"subject": "mel", "role": "operator"}, 403},
+		{"key in the place of a stronger one", "POST", "/v1/keys/" + operators.ID + "/rotate", map[string]any{}, 403},
+		{"secret in the place of a stronger client's", "POST", "/v1/keys/" + strong.SecretID + "/rotate", map[string]any{}, 403},
+		{"longer overlap of a stronger key", "POST", "/v1/keys/" + operators.ID + "/rotation", map[string]any{"overlap": "48h"}, 403},
+		{"rollback of a stronger key", "POST", "/v1/keys/" + operators.ID + "/rollback", map[string]any{"reason": "r"}, 403},
+		{"renewal of a stronger key", "POST", "/v1/keys/" + operators.ID + "/renew", map[string]any{"reason": "r"}, 403},
+		{"renewal of a stronger role", "POST", "/v1/roles/operator/renew", map[string]any{"reason": "r"}, 403},
+		{"tenant", "POST", "/v1/tenants", map[string]any{"name": "acme"}, 403},
+		{"admin of a tenant", "POST", "/v1/tenants/default/admins", map[string]any{}, 403},
 		{"no right at all", "GET", "/v1/keys", nil, 403},
 		{"unknown own scope", "POST", "/v1/keys", map[string]any{"owner": "a", "scopes": []string{"quash:nonsense"}}, 422},
 		{"fixed role", "DELETE", "/v1/roles/scheduler", nil, 409},

@@ -29,6 +29,8 @@ type Schedules struct {
 	late *kv.Late
 	log  *zap.Logger
 
+	order sync.Mutex // of see
+
 	mu   sync.RWMutex
 	all  bool                           // every record that there was has been seen
 	copy map[string]map[string]*written // by tenant and name
@@ -110,6 +112,8 @@ func (s *Schedules) seen(tenant, name string, revision uint64) bool {
 // see takes a revision of a record, unless a newer one was seen. Of one that was removed the
 // revision stays, so that an older one which comes late does not bring it back.
 func (s *Schedules) see(tenant, name string, revision uint64, x *schedule.Schedule, text []byte) {
+	s.order.Lock() // take is called in the order of revisions, and without the lock of readers
+	defer s.order.Unlock()
 	s.mu.Lock()
 	if s.copy[tenant] == nil {
 		s.copy[tenant] = map[string]*written{}

@@ -348,8 +348,17 @@ func (s *Service) Resume(ctx context.Context, c Caller, name, reason string, onl
 		return Schedule{}, err
 	}
 	now, seen := s.Now(), x.ID
-	return s.change(ctx, c, name, reason, only, func(x *Schedule) {
-		if !x.Paused || x.ID != seen {
+	same := func(x *Schedule) error {
+		if x.ID != seen {
+			return problem.New(problem.Conflict, "the schedule was deleted and made again meanwhile; look at it again")
+		}
+		if only == nil {
+			return nil
+		}
+		return only(x)
+	}
+	return s.change(ctx, c, name, reason, same, func(x *Schedule) {
+		if !x.Paused {
 			return
 		}
 		x.Paused = false
