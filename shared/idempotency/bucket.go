@@ -102,16 +102,11 @@ func (b *Bucket) Stored(ctx context.Context, tenant string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	list, err := store.ListKeysFiltered(ctx, tenant+".>")
+	names, err := kv.Keys(ctx, store, tenant+".>")
 	if err != nil {
 		return nil, problem.Wrap(problem.Unavailable, err, "the remembered requests can't be read now; try again")
 	}
-	defer func() { _ = list.Stop() }() // it has ended, or ctx has
-	var names []string
-	for name := range list.Keys() {
-		names = append(names, name)
-	}
-	return names, context.Cause(ctx)
+	return names, nil
 }
 
 // Forget removes a note, whatever it says.

@@ -109,6 +109,21 @@ func Remove[T any](ctx context.Context, b jetstream.KeyValue, key string, ok fun
 	return nil
 }
 
+// Keys returns the keys in a bucket that fit a filter, in no order. The error is that of the
+// broker, or of ctx: its end ends the list, which is not a whole one then.
+func Keys(ctx context.Context, b jetstream.KeyValue, filter string) ([]string, error) {
+	list, err := b.ListKeysFiltered(ctx, filter)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = list.Stop() }() // it has ended, or ctx has
+	var keys []string
+	for key := range list.Keys() {
+		keys = append(keys, key)
+	}
+	return keys, context.Cause(ctx)
+}
+
 func update(ctx context.Context, b jetstream.KeyValue, key string, data []byte, rev uint64) (uint64, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()

@@ -22,6 +22,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/zap"
 
+	"github.com/quash-project/quash/shared/kv"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -292,16 +293,11 @@ func (t *table[T, R]) Stored(ctx context.Context, tenant string) ([]string, erro
 	if err != nil {
 		return nil, err
 	}
-	list, err := b.ListKeysFiltered(ctx, tenant+".>")
+	keys, err := kv.Keys(ctx, b, tenant+".>")
 	if err != nil {
 		return nil, problem.Wrap(problem.Unavailable, err, "the record store does not answer; try again")
 	}
-	defer func() { _ = list.Stop() }() // it has ended, or ctx has
-	var out []string
-	for key := range list.Keys() {
-		out = append(out, key)
-	}
-	return out, context.Cause(ctx)
+	return keys, nil
 }
 
 // Group implements issuer.Table.

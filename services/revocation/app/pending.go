@@ -148,19 +148,14 @@ func (s *pendingStore) IDs(ctx context.Context, tenant string) ([]string, error)
 	if tenant != "" {
 		filter = tenant + ".*"
 	}
-	list, err := b.ListKeysFiltered(ctx, filter)
+	out, err := kv.Keys(ctx, b, filter)
 	if err != nil {
 		return nil, problem.Wrap(problem.Unavailable, err, "what waits for a second person can't be listed now; try again")
 	}
-	var out []string
-	for name := range list.Keys() {
-		if tenant != "" {
-			name = strings.TrimPrefix(name, tenant+".")
+	if tenant != "" {
+		for i, name := range out {
+			out[i] = strings.TrimPrefix(name, tenant+".")
 		}
-		out = append(out, name)
-	}
-	if ctx.Err() != nil { // the list ends so, too
-		return nil, problem.Wrap(problem.Unavailable, ctx.Err(), "what waits for a second person can't be listed now; try again")
 	}
 	slices.Sort(out)
 	return out, nil

@@ -107,16 +107,12 @@ func (s *store) ids(ctx context.Context, tenant string) ([]string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerIn)
 	defer cancel()
-	list, err := b.ListKeysFiltered(ctx, keyOf(tenant, "*"))
+	out, err := kv.Keys(ctx, b, keyOf(tenant, "*"))
 	if err != nil {
 		return nil, problem.Wrap(problem.Unavailable, err, "the notebooks can't be listed now; try again")
 	}
-	var out []string
-	for key := range list.Keys() {
-		out = append(out, strings.TrimPrefix(key, tenant+"."))
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, problem.Wrap(problem.Unavailable, err, "the notebooks can't be listed now; try again")
+	for i, key := range out {
+		out[i] = strings.TrimPrefix(key, tenant+".")
 	}
 	slices.Sort(out)
 	slices.Reverse(out)
