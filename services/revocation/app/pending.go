@@ -46,7 +46,7 @@ func newPendingStore(nc *nats.Conn, replicas int, log *zap.Logger) (*pendingStor
 	}
 	cfg := kv.StreamOf(identity.Pending, "cuts that wait for a second person, and what became of them", replicas)
 	// The audit has to see each version.
-	cfg.MaxMsgsPerSubject, cfg.MaxAge, cfg.Compression = 8, pendingKept, jetstream.S2Compression
+	cfg.MaxMsgsPerSubject, cfg.MaxAge = 8, pendingKept
 	return &pendingStore{late: kv.NewLate(js, cfg, "what waits for a second person can't be read yet; nothing was done, try again"), log: log}, nil
 }
 

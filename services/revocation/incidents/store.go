@@ -40,7 +40,7 @@ func newStore(nc *nats.Conn, replicas int, log *zap.Logger) (*store, error) {
 		return nil, fmt.Errorf("incidents: %w", err)
 	}
 	cfg := kv.StreamOf(identity.Incidents, "notebooks of incidents", replicas)
-	cfg.MaxMsgsPerSubject, cfg.MaxAge, cfg.Compression = history, Life, jetstream.S2Compression
+	cfg.MaxMsgsPerSubject, cfg.MaxAge = history, Life
 	return &store{late: kv.NewLate(js, cfg, "the notebooks can't be read yet; try again"), log: log}, nil
 }
 

@@ -76,7 +76,7 @@ func newStore(nc *nats.Conn, cfg Config) (*store, error) {
 	stream := kv.StreamOf(Bucket, "receipts of revocations, and the sealed keys that sign them", cfg.Replicas)
 	// An older version of a receipt shows how it came to be. Messages have a TTL of their
 	// own, and batches are stored as one.
-	stream.MaxMsgsPerSubject, stream.Compression, stream.AllowMsgTTL, stream.AllowAtomicPublish = 8, jetstream.S2Compression, true, true
+	stream.MaxMsgsPerSubject, stream.AllowMsgTTL, stream.AllowAtomicPublish = 8, true, true
 	return &store{js: js, broker: broker, now: cfg.Now, log: cfg.Log, late: kv.NewLate(js, stream, "the receipts can't be read yet; try again")}, nil
 }
 
