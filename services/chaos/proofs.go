@@ -95,7 +95,7 @@ func (r *round) proofKeys(ctx context.Context) (set proof.KeySet, err error) {
 func (r *round) proved(ctx context.Context, x *Change, keys proof.KeySet) error {
 	a := x.Answers[len(x.Answers)-1]
 	var doc api.Receipt
-	err := until(ctx, time.Now().Add(equalTime), func() (err error) {
+	err := until(ctx, time.Now().Add(quietTime), func() (err error) {
 		doc, err = r.receipt(ctx, x.ID%2, x, a.Entry, "0s")
 		return err
 	})
@@ -125,7 +125,7 @@ func (r *round) shown(ctx context.Context, owner string) error {
 			}
 		}
 	})
-	return until(ctx, time.Now().Add(equalTime), func() error {
+	return until(ctx, time.Now().Add(quietTime), func() error {
 		answer, err := r.w.clients[0].PreviewRevocation(ctx, api.PreviewRevocationJSONRequestBody{Op: opRevoke, Targets: []string{"principal:" + owner}})
 		if err != nil {
 			return err

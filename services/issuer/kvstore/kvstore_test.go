@@ -17,6 +17,8 @@ import (
 	"github.com/quash-project/quash/shared/apikey"
 	"github.com/quash-project/quash/shared/endings"
 	"github.com/quash-project/quash/shared/engine/enginetest"
+	"github.com/quash-project/quash/shared/identity"
+	"github.com/quash-project/quash/shared/kv"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -219,6 +221,33 @@ func TestFreshCopyHasAllThatWasWritten(t *testing.T) {
 	}
 	if err := b.Bindings.Fresh(t.Context()); problem.KindOf(err) != problem.Unavailable {
 		t.Errorf("a copy that hears nothing any more: %v", err)
+	}
+}
+
+// A broker that was killed has lost the consumers of watches: the copy is followed again once
+// somebody misses what was written, and not when the client has missed heartbeats.
+func TestDeadWatchIsBegunAgain(t *testing.T) {
+	n := enginetest.NATS(t)
+	s := start(t, n, time.Now)
+	js, err := jetstream.New(n.Admin(t, identity.Control))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		names, err := js.Stream(t.Context(), kv.StreamPrefix+"roles")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name := range names.ConsumerNames(t.Context()).Name() {
+			if err := names.DeleteConsumer(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
+		}
+		began := time.Now()
+		enginetest.Eventually(t, "the copy is fresh again", func() error { return s.Roles.Fresh(t.Context()) })
+		if took := time.Since(began); took > beatBack {
+			t.Errorf("only after %v", took)
+		}
 	}
 }
 

@@ -91,7 +91,8 @@ func New(cfg Config) (*Store, error) {
 func add[T, R any](s *Store, k kind[T, R]) *table[T, R] {
 	t := &table[T, R]{
 		kind: k, js: s.js, now: s.cfg.Now, log: s.cfg.Log, copy: newReplica(k.groups),
-		beat: beat{key: kv.BeatPrefix + k.bucket + "." + s.instance, came: make(chan struct{}, 1)},
+		beat:   beat{key: kv.BeatPrefix + k.bucket + "." + s.instance, came: make(chan struct{}, 1)},
+		behind: make(chan struct{}, 1),
 	}
 	s.tables = append(s.tables, t)
 	return t

@@ -45,6 +45,8 @@ type table[T, R any] struct {
 	log  *zap.Logger
 	copy *replica[T]
 	beat beat
+	// behind has room for one: somebody has missed what was written; see seen.
+	behind chan struct{}
 }
 
 // seenIn bounds how long a writer waits for its own write to be in the copy.
@@ -169,7 +171,7 @@ func (t *table[T, R]) Create(ctx context.Context, key string, v T) error {
 			return problem.Wrap(problem.Unavailable, err, "the record store does not answer; it may or may not have been written")
 		}
 	}
-	t.copy.await(ctx, rev, seenIn)
+	t.seen(ctx, rev)
 	return nil
 }
 
@@ -188,7 +190,7 @@ func (t *table[T, R]) Change(ctx context.Context, key string, fn func(T) (T, err
 		}
 		rev, err = t.update(ctx, key, next, rev)
 		if err == nil {
-			t.copy.await(ctx, rev, seenIn)
+			t.seen(ctx, rev)
 			return next, nil
 		}
 		if last = err; !isLostRace(err) && !isLostAnswer(err) {

@@ -130,12 +130,13 @@ func (t *table[T, R]) watch(ctx context.Context) error {
 	first := time.NewTimer(kv.FirstTime)
 	defer first.Stop()
 	var overdue <-chan time.Time
-	loaded := false
+	loaded, heard := false, time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case e, ok := <-w.Updates():
+			heard = time.Now()
 			switch {
 			case !ok:
 				return errors.New("the watch was closed")
@@ -157,6 +158,10 @@ func (t *table[T, R]) watch(ctx context.Context) error {
 			overdue = nil
 		case <-overdue:
 			return errStalled
+		case <-t.behind: // one that still reads is only slow
+			if loaded && time.Since(heard) >= seenIn {
+				return errStalled
+			}
 		case <-first.C:
 			if !loaded {
 				return kv.ErrSilent
@@ -187,6 +192,22 @@ func (t *table[T, R]) apply(into *replica[T], e jetstream.KeyValueEntry) {
 	into.put(e.Key(), v, e.Revision())
 }
 
+// seen waits until a write is in the copy, at most for seenIn, and reports whether it is. If
+// not, the watch may be dead: of the consumer of a broker that was killed nothing is left, and
+// the client finds that out from missing heartbeats only, some 12 s later.
+func (t *table[T, R]) seen(ctx context.Context, rev uint64) bool {
+	if t.copy.await(ctx, rev, seenIn) {
+		return true
+	}
+	if ctx.Err() == nil {
+		select {
+		case t.behind <- struct{}{}:
+		default:
+		}
+	}
+	return false
+}
+
 // sendBeat writes the beat without waiting for it: if it does not come back, the
 // watch is started again.
 func (t *table[T, R]) sendBeat(ctx context.Context) {
@@ -213,7 +234,7 @@ func (t *table[T, R]) Fresh(ctx context.Context) error {
 	if err != nil {
 		return problem.Wrap(problem.Unavailable, err, "the record store does not answer; try again")
 	}
-	if !t.copy.await(ctx, ack.Sequence, seenIn) {
+	if !t.seen(ctx, ack.Sequence) {
 		return problem.New(problem.Unavailable, "this replica's copy of the records is behind; try again")
 	}
 	return nil
