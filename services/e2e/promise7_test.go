@@ -27,7 +27,7 @@ type rotated struct {
 	Lacking                  []string
 }
 
-// users fetch a token and use it at once at every guard, without a pause.
+// users fetch tokens and use each at once at every guard.
 type users struct {
 	q    *quash
 	wg   sync.WaitGroup
@@ -36,7 +36,8 @@ type users struct {
 	dead sync.Map // kids of keys that were revoked
 }
 
-func (q *quash) users(secret string, second *resource) *users {
+// users lets three work, each pausing so long after a token, until they are ended.
+func (q *quash) users(secret string, second *resource, pause time.Duration) *users {
 	u := &users{q: q}
 	for range 3 {
 		u.wg.Go(func() {
@@ -48,6 +49,7 @@ func (q *quash) users(secret string, second *resource) *users {
 				}
 				u.accepted(tok, second)
 				u.used.Add(1)
+				time.Sleep(pause)
 			}
 		})
 	}
@@ -84,7 +86,7 @@ func TestPromise7RotationUnderLoadRefusesNoValidToken(t *testing.T) {
 	second := startGuard(t, made, err)
 	second.ready()
 	key := q.newKey("erin", "--scope", "orders:read")
-	u := q.users(key.Secret, second)
+	u := q.users(key.Secret, second, 0)
 	defer u.end()
 	some := func() {
 		t.Helper()
