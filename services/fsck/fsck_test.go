@@ -155,6 +155,18 @@ func TestReceiptsThatSayOtherThanTheLogAreNamed(t *testing.T) {
 		}
 		w.want(w.check(), c.want...)
 	}
+	other := receipts.Receipt{ID: id, Message: "x", Tenant: "default", Op: "revoke", Targets: []string{"principal:alice"}, Reason: "a test", Actor: "a test", Epoch: w.last.Epoch, Sequence: w.last.Seq}
+	data, err := json.Marshal(other)
+	if err == nil {
+		_, err = b.Put(t.Context(), "r."+id, data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.want(w.check(), "receipts another-message")
+	// Before it was noticed that the log had gone back another message was written there.
+	w.put(w.epoch(w.last.Epoch+1, fmt.Sprintf("%d.%d", w.last.Epoch, w.last.Seq-1)))
+	w.want(w.check())
 }
 
 // odd is a message that a service would not write.

@@ -98,8 +98,12 @@ func (h *history) knows(epoch uint64) bool {
 // neverWas reports whether a position is of an epoch that the log does not have, and
 // that no later one says is lost.
 func (h *history) neverWas(at revoke.Stamp) bool {
-	return !at.IsZero() && !h.knows(at.Epoch) && h.epochsUpTo(h.head).Clamp(at) == at
+	return !at.IsZero() && !h.knows(at.Epoch) && !h.lost(at)
 }
+
+// lost reports whether a later epoch says that what was at a position is not in this history
+// any more. What stands there now may have been written before anybody noticed.
+func (h *history) lost(at revoke.Stamp) bool { return h.epochsUpTo(h.head).Clamp(at) != at }
 
 // epochsUpTo returns the epochs that begin at or below a sequence.
 func (h *history) epochsUpTo(seq uint64) revoke.Epochs {
