@@ -10,6 +10,7 @@ import (
 
 	"github.com/quash-project/quash/services/issuer"
 	"github.com/quash-project/quash/shared/apikey"
+	"github.com/quash-project/quash/shared/guard/peer"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/problem"
@@ -140,7 +141,7 @@ func address(a netip.Addr) string {
 func networks(texts []string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, text := range texts {
-		n, err := frame.ParseNetwork(text)
+		n, err := peer.ParseNetwork(text)
 		if err != nil {
 			return nil, problem.FieldError("networks", "%v", err)
 		}
