@@ -264,7 +264,7 @@ func (h *handlers) keys(a *frame.API) {
 		})
 	frame.Register(a, op("disableKey", http.MethodPost, "/v1/keys/{id}/disable", "Refuse a key and every token that came from it until it is enabled", "keys"), rights.KeysWrite,
 		h.held((*issuer.Service).DisableKey))
-	frame.Register(a, op("enableKey", http.MethodPost, "/v1/keys/{id}/enable", "Take a key again that was disabled", "keys"), rights.KeysWrite,
+	frame.Register(a, op("enableKey", http.MethodPost, "/v1/keys/{id}/enable", "Take a key again that was disabled; what somebody else holds stays held", "keys"), rights.KeysWrite,
 		h.held((*issuer.Service).EnableKey))
 	h.keyRotation(a)
 	h.keyImport(a)
