@@ -127,10 +127,12 @@ func TestOwnReleaseIsOfOneTarget(t *testing.T) {
 	w := newWorld(t)
 	w.replica()
 	for name, change := range map[string]func(*commit.Request){
-		"two targets": func(r *commit.Request) { r.Targets = append(r.Targets, commit.Target{Kind: r.Targets[0].Kind, ID: "other"}) },
-		"of a hold":   func(r *commit.Request) { r.Of = strings.Repeat("A", 43) },
-		"a hold":      func(r *commit.Request) { r.Op = commit.Hold },
-		"revocation":  func(r *commit.Request) { r.Op = commit.Revoke },
+		"two targets": func(r *commit.Request) {
+			r.Targets = append(r.Targets, commit.Target{Kind: r.Targets[0].Kind, ID: "other"})
+		},
+		"of a hold":  func(r *commit.Request) { r.Of = strings.Repeat("A", 43) },
+		"a hold":     func(r *commit.Request) { r.Op = commit.Hold },
+		"revocation": func(r *commit.Request) { r.Op = commit.Revoke },
 	} {
 		if _, err := w.ask("issuer", rand.Text(), commit.Release, "key:k", change); problem.KindOf(err) != problem.Invalid {
 			t.Errorf("%s: %v", name, err)
