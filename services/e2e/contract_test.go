@@ -33,8 +33,9 @@ type contract struct {
 }
 
 type operation struct {
-	ID        string `json:"operationId"`
-	Responses map[string]struct {
+	ID         string `json:"operationId"`
+	Parameters []struct{ Name, In string }
+	Responses  map[string]struct {
 		Ref     string `json:"$ref"`
 		Headers map[string]any
 	}

@@ -51,11 +51,12 @@ type services struct {
 
 // setting is what a test can change of them.
 type setting struct {
-	redis  *enginetest.RedisServer     // nil: there is no Redis view
-	now    map[string]func() time.Time // clocks by service; time.Now where there is none
-	canary time.Duration               // how often revocation is measured; 0: never
-	lead   bool                        // rotations wait for readers of the JWKS URL
-	second revocationapp.SecondPerson  // its mode is never where it says nothing
+	redis   *enginetest.RedisServer     // nil: there is no Redis view
+	now     map[string]func() time.Time // clocks by service; time.Now where there is none
+	canary  time.Duration               // how often revocation is measured; 0: never
+	lead    bool                        // rotations wait for readers of the JWKS URL
+	second  revocationapp.SecondPerson  // its mode is never where it says nothing
+	proxies []string                    // whose word on whom they ask for the issuer takes
 }
 
 // service is what the three have in common.
@@ -114,7 +115,7 @@ func inProcess(t testing.TB, changes ...func(*setting)) *services {
 	if err != nil {
 		t.Fatal(err)
 	}
-	iss, err := issuerapp.New(t.Context(), issuerapp.Config{URL: s.url, Trust: s.trust, KEKFile: kek, OperatorKeyFile: operator, Canary: set.canary},
+	iss, err := issuerapp.New(t.Context(), issuerapp.Config{URL: s.url, Trust: s.trust, KEKFile: kek, OperatorKeyFile: operator, Canary: set.canary, TrustedProxies: set.proxies},
 		issuerapp.Deps{Log: log.Named("issuer"), NATS: s.nats.Dial(t, identity.Issuer), Now: set.now[identity.Issuer]})
 	if err != nil {
 		t.Fatal(err)

@@ -88,6 +88,7 @@ func TestListsArePagedAlike(t *testing.T) {
 		c.check(call{method: "GET", path: path + "?limit=0", header: by, want: 422})
 		c.check(call{method: "GET", path: path + "?limit=1001", header: by, want: 422})
 	}
+	c.pagesAreOfOneQuestion(by, tried)
 }
 
 // readable is more text in a row than chance puts into what is sealed.

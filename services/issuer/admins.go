@@ -12,6 +12,7 @@ import (
 type leaving struct {
 	key, client, owner string // ids, empty for none; of the owner all keys
 	subject            string // of a binding to the ruling role
+	back               string // a key whose rotation is taken back: it is no longer on its way out
 }
 
 // rulingRole is the role without whose holders nobody could rule the tenant any more.
@@ -56,7 +57,7 @@ func (s *Service) keepsAdmin(ctx context.Context, c Caller, gone leaving) error 
 	}
 	stays := func(k *Key, by []Binding) bool {
 		// One that is on its way out rules for now.
-		if k.leaving() || k.ID == gone.key || k.Client != "" && k.Client == gone.client || gone.owner != "" && k.Owner == gone.owner {
+		if k.leaving() && k.ID != gone.back || k.ID == gone.key || k.Client != "" && k.Client == gone.client || gone.owner != "" && k.Owner == gone.owner {
 			return false
 		}
 		// The binding of its owner is that of the role given with it.

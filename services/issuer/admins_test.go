@@ -80,6 +80,21 @@ func TestTheLastWhoRulesATenantIsNotTakenAway(t *testing.T) {
 		must2(b.CreateKey(ctx, operator(), issuer.NewKey{Owner: "olga", Roles: []string{rights.Operator}}))(t)
 		must(t, 0, errOf(b.DisableKey(ctx, operator(), first, "test")))
 	})
+	t.Run("the successor of a key that is held", func(t *testing.T) {
+		b, first := ruled(t)
+		_, _, err := b.rotate(ctx, first, issuer.Rotate{})
+		must(t, 0, err)
+		must(t, 0, errOf(b.DisableKey(ctx, operator(), first, "test")))
+		stays(t, "it", errOf(b.RollBack(ctx, operator(), first, "test")))
+		must2(b.CreateKey(ctx, operator(), issuer.NewKey{Owner: "olga", Roles: []string{rights.Operator}}))(t)
+		must(t, 0, errOf(b.RollBack(ctx, operator(), first, "test")))
+	})
+	t.Run("the successor of a key that rules again", func(t *testing.T) {
+		b, first := ruled(t)
+		_, _, err := b.rotate(ctx, first, issuer.Rotate{})
+		must(t, 0, err)
+		must(t, 0, errOf(b.RollBack(ctx, operator(), first, "test")))
+	})
 	t.Run("who can't reach the API", func(t *testing.T) {
 		b, first := ruled(t)
 		_, _, _, err := b.CreateClient(ctx, operator(), issuer.NewClient{Name: "no grant", Grants: []string{issuer.GrantTokenExchange}, Roles: []string{rights.Operator}})

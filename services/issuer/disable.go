@@ -16,8 +16,9 @@ func (s *Service) DisableKey(ctx context.Context, c Caller, id, reason string, o
 	return s.holdKey(ctx, c, id, commit.Hold, reason, only)
 }
 
-// EnableKey releases a key that is held. What else hits it (a hold on its owner, a
-// revocation) stays.
+// EnableKey releases a key that DisableKey holds, or the policy for leaked ones. What else
+// hits it (a hold on its owner, a revocation) stays; where somebody else holds the key itself
+// too, before or since, that is problem.Conflict, and it is theirs to release.
 func (s *Service) EnableKey(ctx context.Context, c Caller, id, reason string, only ...If[Key]) (Ended, error) {
 	return s.holdKey(ctx, c, id, commit.Release, reason, only)
 }
@@ -49,6 +50,7 @@ func (s *Service) holdKey(ctx context.Context, c Caller, id string, op commit.Op
 	commitIt := func(ctx context.Context) (Ended, error) {
 		return s.commitOne(ctx, request, commit.Request{
 			Tenant: c.Tenant, Op: op, Actor: c.Actor, RequestID: c.Request, Reason: reason, Targets: []commit.Target{{Kind: revoke.KindKey, ID: k.ID}},
+			Own: op == commit.Release,
 		})
 	}
 	if op == commit.Release {

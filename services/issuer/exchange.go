@@ -76,6 +76,9 @@ func (s *Service) give(ctx context.Context, m *making, sub subject, r TokenReque
 	}
 	t, err := s.sign(ctx, m, sub, request{r.Scopes, r.Resources})
 	if err == nil {
+		if len(sub.key.Networks) > 0 {
+			t.BoundTo = r.Client.From
+		}
 		s.uses.note(sub.key, m.now, r.Client)
 	}
 	return t, err

@@ -35,6 +35,10 @@ func (s *Service) SetOverlap(ctx context.Context, c Caller, id string, overlap t
 		return Key{}, err
 	}
 	meta := s.meta(c, reason)
+	most, err := s.givesUntil(ctx, c, &k, meta.At.Add(overlap))
+	if err != nil {
+		return Key{}, err
+	}
 	return s.d.Store.Keys.Change(ctx, RecordKey(k.Tenant, k.ID), func(k Key) (Key, error) {
 		if err := s.inOverlap(&k); err != nil {
 			return k, err
@@ -48,6 +52,9 @@ func (s *Service) SetOverlap(ctx context.Context, c Caller, id string, overlap t
 		}
 		if until.After(k.Expires) {
 			until = k.Expires
+		}
+		if until.After(k.Rotation.Until) && most != nil { // sooner takes away, which needs no right that lasts
+			return k, most
 		}
 		r := *k.Rotation
 		r.Until = until
@@ -71,7 +78,21 @@ func (s *Service) inOverlap(k *Key) error {
 	return nil
 }
 
-// RollBack ends the successor of a key; the key is as it was before it was rotated.
+// givesUntil is givesKey with the refusal apart: whether that counts is told by the record.
+func (s *Service) givesUntil(ctx context.Context, c Caller, k *Key, until time.Time) (refusal, err error) {
+	if until.After(k.Expires) {
+		until = k.Expires
+	}
+	_, err = s.givesKey(ctx, c, "overlap", k, until)
+	if err != nil && problem.KindOf(err) == problem.Forbidden {
+		return err, nil
+	}
+	return nil, err
+}
+
+// RollBack ends the successor of a key; the key is as it was before it was rotated, and good
+// to its own end again, which only who holds what it gives for so long may give it. Where the
+// key is held, the successor may be the last that rules the tenant: then it stays.
 func (s *Service) RollBack(ctx context.Context, c Caller, id, reason string, only ...If[Key]) (Ended, error) {
 	k, err := s.Key(ctx, c, id)
 	if err != nil {
@@ -80,12 +101,31 @@ func (s *Service) RollBack(ctx context.Context, c Caller, id, reason string, onl
 	if err := s.mayGiveKey(ctx, c, &k); err != nil {
 		return Ended{}, err
 	}
-	return s.takeBack(ctx, c, &k, reason, append([]If[Key]{func(k Key) error {
-		if k.Rotation != nil && k.Rotation.Back != nil {
-			return nil
-		}
-		return s.inOverlap(&k)
-	}}, only...)...)
+	if _, err := s.givesKey(ctx, c, "id", &k, k.Expires); err != nil {
+		return Ended{}, err
+	}
+	back := func(ctx context.Context) (Ended, error) {
+		return s.takeBack(ctx, c, &k, reason, append([]If[Key]{func(k Key) error {
+			if k.Rotation != nil && k.Rotation.Back != nil {
+				return nil
+			}
+			return s.inOverlap(&k)
+		}}, only...)...)
+	}
+	if k.Rotation == nil || k.Rotation.Back != nil {
+		return back(ctx)
+	}
+	next, err := s.d.Store.Keys.Load(ctx, RecordKey(k.Tenant, k.Rotation.Next))
+	if err != nil && problem.KindOf(err) != problem.NotFound { // it may have ended by itself
+		return Ended{}, err
+	}
+	if err := s.d.Store.Bindings.Fresh(ctx); err != nil {
+		return Ended{}, err
+	}
+	if !s.mayRule(&next) {
+		return back(ctx)
+	}
+	return s.endingRuler(ctx, c, leaving{key: next.ID, back: k.ID}, back)
 }
 
 // takeBack is RollBack for whoever may.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -78,6 +79,9 @@ type Token struct {
 	Life   time.Duration
 	Scopes []string
 	Claims Claims
+	// BoundTo is the address that the networks of its key were held against; the zero Addr:
+	// the key is good from everywhere.
+	BoundTo netip.Addr
 }
 
 // maxToken is the longest token that a guard reads.

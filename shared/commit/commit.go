@@ -42,6 +42,10 @@ type Request struct {
 	// Of is the id of the hold that a release ends: newer holds of its targets stay. Empty:
 	// a release ends whatever holds them.
 	Of string `json:"of,omitempty"`
+	// Own says that a release, of one target, ends holds that the same service has asked for
+	// and no others: where another's is in effect it is problem.Conflict, and nothing is
+	// released. What a service lets people lift is then never what somebody else has held.
+	Own bool `json:"own,omitempty"`
 	// Incident is under which it is done, and RequestID is the id of the request that led to
 	// it, both for the audit. Neither is part of what is asked: a repetition is answered as the
 	// first request, whatever it names.

@@ -68,9 +68,10 @@ type Requirement struct {
 	Where Condition
 	// Request is what conditions about the request ask. guardhttp sets it.
 	Request Values
-	// From tells from which address a request came, for the count of those who try with
-	// what was revoked; it is called for them alone. Nil: the RemoteAddr of Request, if that
-	// is an *http.Request. Behind a proxy that is the proxy's: see guardhttp.WithCaller.
+	// From tells from which address a request came: for the count of those who try with
+	// what was revoked, and for API keys that are bound to networks (see Exchange). It is
+	// called where that is needed. Nil: the RemoteAddr of Request, if that is an
+	// *http.Request. Behind a proxy that is the proxy's: see guardhttp.WithCaller.
 	From func(Values) netip.Addr
 	// MaxStale is the greatest staleness of the view for this request; 0: the
 	// guard's limit, which is never exceeded; Probe: ask before the answer.

@@ -20,9 +20,12 @@ import (
 // about the token as about any other: so a key that is revoked is refused as soon as
 // the guard has read it in the log, and what a key may do is what its token says.
 //
-// To the issuer it is the guard that uses the key: what a key's owner has limited there,
-// the networks it may come from and how often, is held against the guard's exchanges and
-// not against the requests of its clients.
+// The issuer is told from where a request came (Requirement.From; the peer of its
+// connection by default), in X-Forwarded-For. It holds a key's networks against that if it
+// believes the guard, which is then one of its trusted_proxies; a token of such a key is
+// kept, and used, for that address alone. Where the issuer does not believe the guard, or
+// the guard does not know who calls, keys that are bound to networks are refused. How often
+// a key may be used is held against the guard's exchanges, not its clients' requests.
 //
 // A token that was refused is given up, and the next request with that key asks the
 // issuer again. While the issuer can't be asked, a token is used up to its end, and
@@ -45,7 +48,8 @@ type Exchange struct {
 	// Of Quash's own keys a mistyped one is refused without asking anybody; of these
 	// each unknown one costs an exchange, so let it be narrow. It must match no JWT.
 	Imported *regexp.Regexp
-	// Cache is how many bytes tokens of keys may take in memory, about; 16 MiB if 0.
+	// Cache is how many bytes tokens of keys may take in memory, about; 16 MiB if 0. A
+	// quarter of it is for keys that are bound to networks, which have a token an address.
 	Cache uint64
 	// NoReport keeps keys and client secrets that were found in a URL from being told to
 	// the issuer.
@@ -66,6 +70,8 @@ const (
 	maxRetry     = time.Minute     // what callers are told to wait at most
 	maxKey       = 4 << 10         // bytes of a key
 	maxFlights   = 256             // exchanges at once
+	maxOfKey     = 32              // of them, for addresses of one key
+	nearShare    = 4               // one part in so many of the cache is for keys that are bound to networks
 	maxRefused   = 10_000          // refusals that are kept
 	maxAnswer    = 64 << 10        // bytes of an issuer's answer
 	minMargin    = time.Second

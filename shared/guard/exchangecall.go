@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
@@ -43,11 +44,17 @@ func exchangeClient(cfg Exchange, byDefault *http.Client) *http.Client {
 
 const cantExchange = "the API key can't be exchanged now: the issuer did not answer, or not as it should"
 
+const cantTellFrom = "the API key is bound to networks, and the issuer can't tell whether the request comes from one of them"
+
+// errUnbelieved is of an answer for another address than the caller's.
+var errUnbelieved = errors.New("the key is bound to networks, which the issuer held against another address than that of the caller: " +
+	"put this server's network into the issuer's trusted_proxies, and let the server know who calls it (Requirement.Request, guardhttp.WithCaller)")
+
 // exchange asks for a token of a key, for the first of these audiences that the key
 // may have one for. err says what failed where the fault is Unavailable.
-func (x *exchanger) exchange(ctx context.Context, key string, audience []string) (tok *exchanged, f *fault, err error) {
-	for _, a := range audience {
-		tok, f, err = x.ask(ctx, key, a)
+func (x *exchanger) exchange(ctx context.Context, u *use) (tok *exchanged, f *fault, err error) {
+	for _, a := range u.audience {
+		tok, f, err = x.ask(ctx, u, a)
 		if f == nil || f.check != CheckAudience {
 			break
 		}
@@ -55,17 +62,20 @@ func (x *exchanger) exchange(ctx context.Context, key string, audience []string)
 	return tok, f, err
 }
 
-func (x *exchanger) ask(ctx context.Context, key, audience string) (*exchanged, *fault, error) {
+func (x *exchanger) ask(ctx context.Context, u *use, audience string) (*exchanged, *fault, error) {
 	status, header, body, err := x.post(ctx, x.cfg.TokenURL, url.Values{
-		"grant_type": {grantExchange}, "subject_token": {key}, "subject_token_type": {typeAPIKey},
+		"grant_type": {grantExchange}, "subject_token": {u.key}, "subject_token_type": {typeAPIKey},
 		"requested_token_type": {typeAccessToken}, "audience": {audience},
-	})
+	}, u.from)
 	if err != nil {
 		return nil, unable(CheckExchange, cantExchange), err
 	}
 	switch status {
 	case http.StatusOK:
-		tok, err := x.answer(body)
+		tok, err := x.answer(body, u.from)
+		if errors.Is(err, errUnbelieved) {
+			return nil, unable(CheckExchange, cantTellFrom), err
+		}
 		if err != nil {
 			return nil, unable(CheckExchange, cantExchange), err
 		}
@@ -85,14 +95,17 @@ func (x *exchanger) ask(ctx context.Context, key, audience string) (*exchanged, 
 	return nil, f, fmt.Errorf("status %d", status)
 }
 
-// post sends a form and reads the answer, up to a bound.
-func (x *exchanger) post(ctx context.Context, to string, form url.Values) (status int, header http.Header, body []byte, err error) {
+// post sends a form and reads the answer, up to a bound. from is for whom, if that is known.
+func (x *exchanger) post(ctx context.Context, to string, form url.Values, from netip.Addr) (status int, header http.Header, body []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, strings.NewReader(form.Encode()))
 	if err != nil {
 		return 0, nil, nil, err
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	req.Header.Set("Accept", "application/json")
+	if from.IsValid() {
+		req.Header.Set("X-Forwarded-For", from.String())
+	}
 	res, err := x.client.Do(req)
 	if err != nil {
 		return 0, nil, nil, err
@@ -115,7 +128,7 @@ func refusedBy(body []byte) *fault {
 	}
 	switch doc.Error {
 	case "invalid_request", "invalid_grant": // RFC 8693, 2.2.2, and what others answer
-		return bad(CheckExchange, "the API key is not good: it is unknown, expired, revoked or held")
+		return bad(CheckExchange, "the API key is not good: it is unknown, expired, revoked or held, or not for this network")
 	case "unauthorized_client":
 		return bad(CheckExchange, "the API key's client may not exchange it")
 	case "invalid_target":
@@ -126,11 +139,12 @@ func refusedBy(body []byte) *fault {
 
 // answer reads RFC 8693, 2.2.1. What the token is worth is decided later; here it
 // must only be one of the issuer that was asked.
-func (x *exchanger) answer(body []byte) (*exchanged, error) {
+func (x *exchanger) answer(body []byte, from netip.Addr) (*exchanged, error) {
 	var doc struct {
 		AccessToken string `json:"access_token"`
 		IssuedType  string `json:"issued_token_type"`
 		TokenType   string `json:"token_type"`
+		Bound       string `json:"quash_bound_address"`
 	}
 	if err := token.CheckJSON(string(body)); err != nil {
 		return nil, err
@@ -140,6 +154,10 @@ func (x *exchanger) answer(body []byte) (*exchanged, error) {
 	}
 	if doc.IssuedType != typeAccessToken || !strings.EqualFold(doc.TokenType, "Bearer") {
 		return nil, errors.New("the answer has no access token of the type Bearer")
+	}
+	bound, believed := boundTo(doc.Bound, from)
+	if !believed {
+		return nil, errUnbelieved
 	}
 	t, err := token.Decode(doc.AccessToken)
 	if err != nil {
@@ -154,5 +172,5 @@ func (x *exchanger) answer(body []byte) (*exchanged, error) {
 		return nil, errors.New("the token of the answer has expired: this clock, or the issuer's, is wrong")
 	}
 	margin := min(max(left/10, minMargin), maxMargin)
-	return &exchanged{token: doc.AccessToken, expires: t.Expires, renew: now.Add(left - margin)}, nil
+	return &exchanged{token: doc.AccessToken, bound: bound, expires: t.Expires, renew: now.Add(left - margin)}, nil
 }

@@ -3,9 +3,11 @@ package guard
 import (
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"math"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,25 +20,6 @@ import (
 	"github.com/quash-project/quash/shared/guard/revoke"
 )
 
-// keyHash stands for a key, and what its token is for, wherever something is kept.
-type keyHash [sha256.Size]byte
-
-func hashKey(key string, audience []string) keyHash {
-	text := append(make([]byte, 0, 256), key...)
-	for _, a := range audience {
-		text = append(append(text, 0), a...)
-	}
-	return sha256.Sum256(text)
-}
-
-// exchanged is the token of a key.
-type exchanged struct {
-	token   string
-	expires int64       // Unix seconds
-	renew   time.Time   // from then on another is asked for
-	taken   atomic.Bool // it was not refused, once
-}
-
 // refusal is what a key was refused by, kept for a short while.
 type refusal struct {
 	until time.Time
@@ -46,8 +29,15 @@ type refusal struct {
 // flight is an exchange under way. What it came to is there when done is closed.
 type flight struct {
 	done    chan struct{}
+	from    netip.Addr // whom it is for, if the key is bound to networks
 	token   *exchanged
 	refused *Decision
+	common  bool // it was refused from wherever it comes: the issuer can't be asked
+}
+
+// serves reports whether what a flight came to counts for a use.
+func (f *flight) serves(u *use) bool {
+	return f.from == u.from || f.common || f.token != nil && !f.token.bound
 }
 
 // exchanger holds the tokens of API keys. It is safe for concurrent use; its
@@ -57,7 +47,8 @@ type exchanger struct {
 	iss      *issuer
 	client   *http.Client
 	guard    *Guard
-	tokens   *otter.Cache[keyHash, *exchanged]
+	tokens   *otter.Cache[keyHash, *exchanged] // for all addresses
+	near     *otter.Cache[keyHash, *exchanged] // of keys that are bound to networks, for one address each
 	refused  *otter.Cache[keyHash, *refusal]
 	leaks    *leaks
 	complain atomic.Int64 // when a failure was last logged, Unix seconds
@@ -65,22 +56,24 @@ type exchanger struct {
 	asked, failed atomic.Uint64
 
 	mu      sync.Mutex
-	ctx     context.Context // of run; nil: not running
-	flights map[keyHash]*flight
+	ctx     context.Context     // of run; nil: not running
+	flights map[keyHash]*flight // by lane
+	busy    map[keyHash]int     // how many of them a key has
 	running sync.WaitGroup
 }
 
 func newExchanger(g *Guard, iss *issuer, cfg Exchange) (*exchanger, error) {
-	x := &exchanger{cfg: cfg, iss: iss, guard: g, flights: map[keyHash]*flight{}}
+	x := &exchanger{cfg: cfg, iss: iss, guard: g, flights: map[keyHash]*flight{}, busy: map[keyHash]int{}}
 	if x.cfg.Cache == 0 {
 		x.cfg.Cache = defaultCache
 	}
 	var err error
-	x.tokens, err = otter.New(&otter.Options[keyHash, *exchanged]{
-		MaximumWeight: x.cfg.Cache,
-		Weigher:       func(_ keyHash, e *exchanged) uint32 { return uint32(len(e.token)) + 256 },
-	})
-	if err != nil {
+	// Apart, so that whoever has one bound key and many addresses puts out nobody else's.
+	near := max(1, x.cfg.Cache/nearShare)
+	if x.tokens, err = tokenCache(max(1, x.cfg.Cache-near)); err != nil {
+		return nil, err
+	}
+	if x.near, err = tokenCache(near); err != nil {
 		return nil, err
 	}
 	if x.refused, err = otter.New(&otter.Options[keyHash, *refusal]{MaximumSize: maxRefused}); err != nil {
@@ -89,6 +82,13 @@ func newExchanger(g *Guard, iss *issuer, cfg Exchange) (*exchanger, error) {
 	x.client = exchangeClient(cfg, g.opts.client)
 	x.leaks, err = newLeaks(x)
 	return x, err
+}
+
+func tokenCache(size uint64) (*otter.Cache[keyHash, *exchanged], error) {
+	return otter.New(&otter.Options[keyHash, *exchanged]{
+		MaximumWeight: size,
+		Weigher:       func(_ keyHash, e *exchanged) uint32 { return uint32(len(e.token)) + 256 },
+	})
 }
 
 // begin lets exchanges be made until ctx ends; run follows.
@@ -109,17 +109,16 @@ func (x *exchanger) run(ctx context.Context) {
 
 // decideKey exchanges a key and decides about its token.
 func (g *Guard) decideKey(ctx context.Context, key string, req *Requirement) Decision {
-	audience := g.exchange.audience(req)
 	var d Decision
 	for range 2 {
-		tok, refused := g.exchange.token(ctx, key, audience)
+		tok, refused := g.exchange.token(ctx, key, req)
 		if refused != nil {
 			return *refused
 		}
 		d = g.decideToken(ctx, tok.token, req)
 		switch {
 		case d.Status == http.StatusUnauthorized:
-			g.exchange.giveUp(hashKey(key, audience), tok, d)
+			g.exchange.giveUp(tok, d)
 		case d.Outcome != Unavailable && !tok.taken.Load():
 			tok.taken.Store(true)
 		}
@@ -131,45 +130,45 @@ func (g *Guard) decideKey(ctx context.Context, key string, req *Requirement) Dec
 }
 
 // token returns the token of a key, or why there is none.
-func (x *exchanger) token(ctx context.Context, key string, audience []string) (*exchanged, *Decision) {
-	h, now := hashKey(key, audience), x.guard.opts.now()
-	if tok, ok := x.tokens.GetIfPresent(h); ok && now.Unix() < tok.expires {
-		if !now.Before(tok.renew) && x.known(h, now) == nil {
-			x.start(h, key, audience, now) // and this one is used as long as it lives
+func (x *exchanger) token(ctx context.Context, key string, req *Requirement) (*exchanged, *Decision) {
+	u, now := use{key: key, audience: x.audience(req)}, x.guard.opts.now()
+	u.any = hashKey(key, u.audience)
+	// The way of almost every request: it asks nothing about where it comes from.
+	if tok, ok := x.tokens.GetIfPresent(u.any); ok && tok.token != "" && tok.lives(now) && now.Before(tok.renew) {
+		return tok, nil
+	}
+	u.come(req)
+	if tok, ok := x.kept(&u); ok && tok.lives(now) {
+		if !now.Before(tok.renew) && x.known(&u, now) == nil {
+			x.start(u, now) // and this one is used as long as it lives
 		}
 		return tok, nil
 	}
-	if d := x.known(h, now); d != nil {
+	if d := x.known(&u, now); d != nil {
 		return nil, d
 	}
 	if d := x.dead(key); d != nil {
 		return nil, d
 	}
-	f := x.start(h, key, audience, now)
-	if f == nil {
-		return nil, decided(unable(CheckExchange, "the guard is not running, or too many API keys are being exchanged"))
-	}
-	select {
-	case <-f.done:
-		return f.token, f.refused
-	case <-ctx.Done():
-		return nil, decided(unable(CheckExchange, "the request ended before its API key was exchanged"))
+	for {
+		f := x.start(u, now)
+		if f == nil {
+			return nil, decided(unable(CheckExchange, "the guard is not running, or too many API keys are being exchanged"))
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, decided(unable(CheckExchange, "the request ended before its API key was exchanged"))
+		}
+		if f.serves(&u) {
+			return f.token, f.refused
+		}
+		u.alone = true // then it is for this address
 	}
 }
 
 func decided(f *fault) *Decision {
 	d := f.decision()
-	return &d
-}
-
-// known returns what the key was refused by a moment ago.
-func (x *exchanger) known(h keyHash, now time.Time) *Decision {
-	r, ok := x.refused.GetIfPresent(h)
-	// A clock that was set back must not lengthen it.
-	if !ok || !now.Before(r.until) || r.until.Sub(now) > maxPause {
-		return nil
-	}
-	d := r.Decision
 	return &d
 }
 
@@ -216,38 +215,32 @@ func idOf(key string) string {
 	return keyform.ID(key)
 }
 
-// giveUp forgets a token that was refused. One that never was any good is what the
-// issuer gives just now: it is not asked again at once.
-func (x *exchanger) giveUp(h keyHash, tok *exchanged, d Decision) {
-	if now, ok := x.tokens.GetIfPresent(h); ok && now == tok {
-		x.tokens.Invalidate(h)
-	}
-	if !tok.taken.Load() && d.Check != CheckTime {
-		x.refuse(h, d, refusedLife)
-	}
-}
-
 // start joins the exchange of a key that is under way, or begins one. It returns
 // nil if it can't.
-func (x *exchanger) start(h keyHash, key string, audience []string, now time.Time) *flight {
+func (x *exchanger) start(u use, now time.Time) *flight {
+	lane := u.lane()
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if f := x.flights[h]; f != nil {
+	if f := x.flights[lane]; f != nil {
 		return f
 	}
-	if f := x.landed(h, now); f != nil { // between the look at what is kept and here
+	if f := x.landed(&u, now); f != nil { // between the look at what is kept and here
 		return f
 	}
-	if x.ctx == nil || len(x.flights) >= maxFlights {
+	if x.ctx == nil || len(x.flights) >= maxFlights || x.busy[u.any] >= maxOfKey {
 		return nil
 	}
-	f := &flight{done: make(chan struct{})}
-	x.flights[h] = f
+	f := &flight{done: make(chan struct{}), from: u.from}
+	x.flights[lane] = f
+	x.busy[u.any]++
 	ctx := x.ctx // not of the request: others wait for it too
 	x.running.Go(func() {
-		x.fly(ctx, f, h, key, audience)
+		x.fly(ctx, f, &u)
 		x.mu.Lock()
-		delete(x.flights, h)
+		delete(x.flights, lane)
+		if x.busy[u.any]--; x.busy[u.any] == 0 {
+			delete(x.busy, u.any)
+		}
 		x.mu.Unlock()
 		close(f.done)
 	})
@@ -255,41 +248,44 @@ func (x *exchanger) start(h keyHash, key string, audience []string, now time.Tim
 }
 
 // landed returns an exchange that is over, of which what came is kept; nil for none.
-func (x *exchanger) landed(h keyHash, now time.Time) *flight {
-	f := &flight{done: make(chan struct{})}
+func (x *exchanger) landed(u *use, now time.Time) *flight {
+	f := &flight{done: make(chan struct{}), from: u.from}
 	close(f.done)
-	if tok, ok := x.tokens.GetIfPresent(h); ok && now.Before(tok.renew) {
+	if tok, ok := x.kept(u); ok && now.Before(tok.renew) {
 		f.token = tok
 		return f
 	}
-	if f.refused = x.known(h, now); f.refused != nil {
+	if f.refused = x.known(u, now); f.refused != nil {
 		return f
 	}
 	return nil
 }
 
 // fly exchanges and keeps what came of it.
-func (x *exchanger) fly(ctx context.Context, f *flight, h keyHash, key string, audience []string) {
+func (x *exchanger) fly(ctx context.Context, f *flight, u *use) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTime)
 	defer cancel()
 	x.asked.Add(1)
-	tok, fault, err := x.exchange(ctx, key, audience)
+	tok, fault, err := x.exchange(ctx, u)
 	switch {
 	case fault == nil:
+		x.keep(u, tok)
 		f.token = tok
-		x.refused.Invalidate(h)
-		x.tokens.Set(h, tok)
 		return
 	case fault.outcome == Deny:
-		x.tokens.Invalidate(h)
+		x.drop(u)
 		f.refused = decided(fault)
-		x.refuse(h, *f.refused, refusedLife)
+		x.refuse(u.here, *f.refused, refusedLife)
 		return
 	}
 	x.failed.Add(1)
 	x.warn(err)
-	f.refused = decided(fault)
-	x.refuse(h, *f.refused, min(max(fault.retry, pause), maxPause))
+	f.refused, f.common = decided(fault), !errors.Is(err, errUnbelieved)
+	at := u.any
+	if !f.common {
+		at = u.here
+	}
+	x.refuse(at, *f.refused, min(max(fault.retry, pause), maxPause))
 }
 
 // warn logs a failure, now and then.

@@ -58,7 +58,7 @@ func (g *Guard) Explain(ctx context.Context, text string, req Requirement) Expla
 	e := Explanation{Decision: g.observed(ctx, text, req)}
 	g.explainView(&e)
 	if g.exchange.takes(text) {
-		tok, refused := g.exchange.token(ctx, text, g.exchange.audience(&req))
+		tok, refused := g.exchange.token(ctx, text, &req)
 		if refused != nil {
 			e.add(refused.Check, bad(refused.Check, refused.Reason))
 			return e

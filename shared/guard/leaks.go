@@ -3,6 +3,7 @@ package guard
 import (
 	"context"
 	"crypto/sha256"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -199,7 +200,7 @@ func (l *leaks) run(ctx context.Context) {
 func (l *leaks) tell(ctx context.Context, found leak) {
 	ctx, cancel := context.WithTimeout(ctx, leakTime)
 	defer cancel()
-	status, _, _, err := l.x.post(ctx, l.url, url.Values{"key": {found.secret}, "where": {"url"}})
+	status, _, _, err := l.x.post(ctx, l.url, url.Values{"key": {found.secret}, "where": {"url"}}, netip.Addr{})
 	if err != nil || status/100 != 2 {
 		l.x.guard.opts.log.Warn("the issuer was not told of a key in a URL",
 			zap.String("target", "key:"+found.id), zap.Int("status", status), zap.Error(err))

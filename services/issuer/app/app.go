@@ -28,6 +28,7 @@ import (
 	"github.com/quash-project/quash/shared/guard/follow"
 	"github.com/quash-project/quash/shared/guard/keys"
 	"github.com/quash-project/quash/shared/guard/natsfeed"
+	"github.com/quash-project/quash/shared/guard/peer"
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/idempotency"
@@ -177,7 +178,7 @@ func (s *Service) routes(d Deps) error {
 	api.Remember(frame.Memory{Notes: s.asked, Now: d.Now, Rand: d.Rand})
 	httpapi.Register(api, s.domain, d.KEK)
 	reference.Register(mux)
-	proxies, err := frame.ParseProxies(s.cfg.TrustedProxies)
+	proxies, err := peer.ParseProxies(s.cfg.TrustedProxies)
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/services/issuer"
-	frame "github.com/quash-project/quash/shared/httpapi"
+	"github.com/quash-project/quash/shared/guard/peer"
 	"github.com/quash-project/quash/shared/logging"
 	"github.com/quash-project/quash/shared/process"
 	"github.com/quash-project/quash/shared/tracing"
@@ -133,7 +133,7 @@ func (c *Config) check() error {
 	if c.SelfRotation != "" && c.SelfRotation != selfAllow && c.SelfRotation != selfRefuse {
 		errs = append(errs, fmt.Errorf("self_rotation %.80q: want %s or %s", c.SelfRotation, selfAllow, selfRefuse))
 	}
-	if _, err := frame.ParseProxies(c.TrustedProxies); err != nil {
+	if _, err := peer.ParseProxies(c.TrustedProxies); err != nil {
 		errs = append(errs, fmt.Errorf("trusted_proxies: %w", err))
 	}
 	if err := c.keyPolicy().Check(); err != nil {

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/quash-project/quash/services/issuer"
+	"github.com/quash-project/quash/shared/guard/peer"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
@@ -113,7 +114,7 @@ func (e events) tell(k *issuer.Key, what string, v event) error {
 const leakIn = 5 * time.Second
 
 // leaks deals with secrets in URLs as if somebody had shown them.
-func (s *Service) leaks(proxies frame.Proxies) frame.Leaks {
+func (s *Service) leaks(proxies peer.Proxies) frame.Leaks {
 	return frame.Leaks{Known: s.domain.Imported, Told: func(r *http.Request, where string, secrets []string) {
 		// Who sent it may have gone; it has leaked all the same.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), leakIn)

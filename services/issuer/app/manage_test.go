@@ -39,6 +39,7 @@ func TestOwnScopesAreGivenByTheirHoldersOnly(t *testing.T) {
 		{"key in the place of a stronger one", "POST", "/v1/keys/" + operators.ID + "/rotate", map[string]any{}, 403},
 		{"secret in the place of a stronger client's", "POST", "/v1/keys/" + strong.SecretID + "/rotate", map[string]any{}, 403},
 		{"longer overlap of a stronger key", "POST", "/v1/keys/" + operators.ID + "/rotation", map[string]any{"overlap": "48h"}, 403},
+		{"shorter overlap of a stronger key", "POST", "/v1/keys/" + operators.ID + "/rotation", map[string]any{"overlap": "1h"}, 403},
 		{"rollback of a stronger key", "POST", "/v1/keys/" + operators.ID + "/rollback", map[string]any{"reason": "r"}, 403},
 		{"renewal of a stronger key", "POST", "/v1/keys/" + operators.ID + "/renew", map[string]any{"reason": "r"}, 403},
 		{"renewal of a stronger role", "POST", "/v1/roles/operator/renew", map[string]any{"reason": "r"}, 403},

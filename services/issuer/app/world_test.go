@@ -22,6 +22,7 @@ import (
 
 	"github.com/quash-project/quash/services/issuer/app"
 	"github.com/quash-project/quash/services/revocation/fleet"
+	"github.com/quash-project/quash/services/revocation/holds"
 	"github.com/quash-project/quash/services/revocation/ledger"
 	"github.com/quash-project/quash/services/revocation/natsapi"
 	"github.com/quash-project/quash/shared/commit"
@@ -126,6 +127,9 @@ func (w *world) startLog() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	held := holds.New(l, holds.Config{})
+	l.Observe(held)
+	l.AskHolders(held)
 	f := fleet.New(fleet.Config{Log: l})
 	l.Observe(f)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -10,6 +10,7 @@ import (
 
 	"github.com/quash-project/quash/services/issuer"
 	"github.com/quash-project/quash/shared/apikey"
+	"github.com/quash-project/quash/shared/guard/peer"
 	"github.com/quash-project/quash/shared/guard/revoke"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/problem"
@@ -140,7 +141,7 @@ func address(a netip.Addr) string {
 func networks(texts []string) ([]netip.Prefix, error) {
 	var out []netip.Prefix
 	for _, text := range texts {
-		n, err := frame.ParseNetwork(text)
+		n, err := peer.ParseNetwork(text)
 		if err != nil {
 			return nil, problem.FieldError("networks", "%v", err)
 		}
@@ -263,7 +264,7 @@ func (h *handlers) keys(a *frame.API) {
 		})
 	frame.Register(a, op("disableKey", http.MethodPost, "/v1/keys/{id}/disable", "Refuse a key and every token that came from it until it is enabled", "keys"), rights.KeysWrite,
 		h.held((*issuer.Service).DisableKey))
-	frame.Register(a, op("enableKey", http.MethodPost, "/v1/keys/{id}/enable", "Take a key again that was disabled", "keys"), rights.KeysWrite,
+	frame.Register(a, op("enableKey", http.MethodPost, "/v1/keys/{id}/enable", "Take a key again that was disabled; what somebody else holds stays held", "keys"), rights.KeysWrite,
 		h.held((*issuer.Service).EnableKey))
 	h.keyRotation(a)
 	h.keyImport(a)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/quash-project/quash/services/issuer"
 	"github.com/quash-project/quash/shared/apikey"
+	"github.com/quash-project/quash/shared/guard/peer"
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/problem"
@@ -36,7 +37,7 @@ type Config struct {
 	// and may have living tokens.
 	Keys func(tenant string) []map[string]string
 	// Proxies are those whose word counts on whom they ask for.
-	Proxies frame.Proxies
+	Proxies peer.Proxies
 	Log     *zap.Logger
 }
 
@@ -207,6 +208,7 @@ type tokenBody struct {
 	TokenType       string `json:"token_type"`
 	ExpiresIn       int64  `json:"expires_in"`
 	Scope           string `json:"scope,omitempty"`
+	BoundAddress    string `json:"quash_bound_address,omitempty"`
 }
 
 func (h *handler) token(w http.ResponseWriter, r *http.Request, f form) error {
@@ -246,6 +248,9 @@ func (h *handler) token(w http.ResponseWriter, r *http.Request, f form) error {
 		return err
 	}
 	body.AccessToken, body.ExpiresIn, body.Scope = tok.Text, int64(tok.Life.Seconds()), strings.Join(tok.Scopes, " ")
+	if tok.BoundTo.IsValid() {
+		body.BoundAddress = tok.BoundTo.String()
+	}
 	answer(w, http.StatusOK, body)
 	return nil
 }

@@ -53,6 +53,8 @@ func tokenSchema() *huma.Schema {
 		"expires_in":        seconds("seconds"),
 		"scope":             text("what it has; missing: none"),
 		"issued_token_type": enum("of an exchange", TypeAccessToken),
+		"quash_bound_address": text("of a key that may be used from some networks alone: the address that was held against them. " +
+			"Whoever exchanged it for somebody else, and named them in X-Forwarded-For, uses the token for that address alone, and not at all if it is another one"),
 	})
 }
 

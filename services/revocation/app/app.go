@@ -141,6 +141,7 @@ func (s *Service) buildLog(d Deps) error {
 	}
 	s.holds = holds.New(s.ledger, holds.Config{Now: d.Now, Log: d.Log.Named("holds"), From: s.from})
 	s.ledger.Observe(s.holds)
+	s.ledger.AskHolders(s.holds)
 	s.ledger.Observe(s.fleet)
 	s.ledger.Observe(s.feed)
 	if s.view != nil {

@@ -58,6 +58,7 @@ func (w *world) replica() *replica {
 	}
 	k := New(l, Config{Log: log, From: from, Now: func() time.Time { return time.Now().Add(time.Duration(w.off.Load())) }})
 	l.Observe(k)
+	l.AskHolders(k)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- l.Run(ctx) }()

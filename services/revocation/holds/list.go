@@ -56,6 +56,20 @@ func (k *Keeper) List(ctx context.Context, limit int) ([]Held, error) {
 	return out, nil
 }
 
+// Holding implements ledger.Holders.
+func (k *Keeper) Holding(key revoke.Key) (out []ledger.LiveHold) {
+	view := k.log.View()
+	released := view.Epochs().Clamp(view.State(key).Released)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, h := range k.targets[key] {
+		if released.Less(h.first) {
+			out = append(out, ledger.LiveHold{First: h.first, Copy: h.copy})
+		}
+	}
+	return out
+}
+
 func describe(key revoke.Key, m wire.Stored, ev ledger.Event) Held {
 	h := Held{
 		Tenant: ev.Data.Tenant, Target: key.String(), At: time.UnixMilli(m.Message.At),

@@ -205,11 +205,16 @@ func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bo
 	if err := l.Fresh(ctx); err != nil {
 		return true, a, err
 	}
-	newest := latest
-	if p.req.Of != "" {
-		if newest, err = l.hold(ctx, p); err != nil {
-			return true, a, err
-		}
+	newest, none := latest, error(errNotHeld)
+	switch {
+	case p.req.Of != "":
+		newest, err = l.hold(ctx, p)
+		none = errHeldNow
+	case p.req.Own:
+		newest, none, err = l.ownHold(ctx, p)
+	}
+	if err != nil {
+		return true, a, err
 	}
 	if m.Release = l.heldOf(p.keys, newest); len(m.Release) > 0 {
 		return false, a, nil
@@ -222,10 +227,7 @@ func (l *Ledger) resolve(ctx context.Context, p *plan, m *wire.Message) (done bo
 	case !errors.Is(err, ErrNoMessage):
 		return true, a, problem.Wrap(problem.Unavailable, err, "the log can't be read now; nothing was done, try again")
 	}
-	if p.req.Of != "" {
-		return true, a, problem.New(problem.Conflict, "none of the targets is held by that hold any more: it has ended, or a newer one holds them")
-	}
-	return true, a, problem.New(problem.Conflict, "none of the targets is held: there is nothing to release")
+	return true, a, none
 }
 
 // latest is at or after every hold.

@@ -36,6 +36,7 @@ type Ledger struct {
 	group     *group
 	known     known
 	observers []Observer // before Run only
+	holders   Holders    // before Run only
 	whole     snapshots
 
 	// Owned by Run's goroutine:

@@ -71,6 +71,9 @@ func planOf(r commit.Request, service string) (plan, error) {
 	if r.Of != "" && r.Op != commit.Release {
 		return p, problem.FieldError("of", "only a release is of a hold")
 	}
+	if r.Own && (r.Op != commit.Release || r.Of != "" || len(r.Targets) != 1) {
+		return p, problem.FieldError("own", "only a release of one target, and of no other hold, is of the holds of whoever asks")
+	}
 	if len(r.Targets) == 0 || len(r.Targets) > wire.MaxTargets {
 		return p, problem.FieldError("targets", "%d targets: want 1 to %d", len(r.Targets), wire.MaxTargets)
 	}
@@ -146,6 +149,9 @@ func (p *plan) digestOf() string {
 	}
 	if p.req.Of != "" {
 		parts = append(parts, "of", p.req.Of)
+	}
+	if p.req.Own {
+		parts = append(parts, "own")
 	}
 	return hashOf(parts...)
 }

@@ -5304,7 +5304,7 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/keys/{id}/disable (the `DisableKey` operationId).
 	DisableKey(ctx context.Context, id string, body DisableKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// EnableKeyWithBody Take a key again that was disabled
+	// EnableKeyWithBody Take a key again that was disabled; what somebody else holds stays held
 	//
 	// Needs the scope `quash:keys:write`, which the fixed roles admin, operator have.
 	//
@@ -5313,7 +5313,7 @@ type ClientInterface interface {
 	// Corresponds with POST /v1/keys/{id}/enable (the `EnableKey` operationId).
 	EnableKeyWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// EnableKey Take a key again that was disabled
+	// EnableKey Take a key again that was disabled; what somebody else holds stays held
 	//
 	// Needs the scope `quash:keys:write`, which the fixed roles admin, operator have.
 	//
@@ -6738,7 +6738,7 @@ func (c *Requests) DisableKey(ctx context.Context, id string, body DisableKeyJSO
 	return c.Client.Do(req)
 }
 
-// EnableKeyWithBody Take a key again that was disabled
+// EnableKeyWithBody Take a key again that was disabled; what somebody else holds stays held
 //
 // Needs the scope `quash:keys:write`, which the fixed roles admin, operator have.
 //
@@ -6757,7 +6757,7 @@ func (c *Requests) EnableKeyWithBody(ctx context.Context, id string, contentType
 	return c.Client.Do(req)
 }
 
-// EnableKey Take a key again that was disabled
+// EnableKey Take a key again that was disabled; what somebody else holds stays held
 //
 // Needs the scope `quash:keys:write`, which the fixed roles admin, operator have.
 //
@@ -12925,7 +12925,7 @@ func (c Calls) DisableKey(ctx context.Context, id string, body DisableKeyJSONReq
 	return read[Ended](c.Requests.DisableKey(ctx, id, body, editors...))
 }
 
-// EnableKey: Take a key again that was disabled
+// EnableKey: Take a key again that was disabled; what somebody else holds stays held
 func (c Calls) EnableKey(ctx context.Context, id string, body EnableKeyJSONRequestBody, editors ...RequestEditorFn) (Answer[Ended], error) {
 	return read[Ended](c.Requests.EnableKey(ctx, id, body, editors...))
 }

@@ -55,8 +55,15 @@ func WithKeyHeader(names ...string) Option {
 }
 
 // WithCaller tells from which address a request came, where that is not its RemoteAddr:
-// behind a proxy, whose word on it is to be believed. It is asked only of requests with
-// a token or key that was revoked or is held, which are counted by it.
+// behind proxies, whose word on it is to be believed and nobody else's, as in
+//
+//	proxies, err := peer.ParseProxies([]string{"10.0.0.0/28"})
+//	...
+//	guardhttp.WithCaller(proxies.Caller)
+//
+// It is asked of requests with a token or key that was revoked or is held, which are
+// counted by it, and of those with an API key that may be used from some networks alone,
+// which is judged by it (guard.Exchange).
 func WithCaller(of func(*http.Request) netip.Addr) Option {
 	return func(o *options) {
 		o.from = func(v guard.Values) netip.Addr {

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/quash-project/quash/shared/guard"
 	"github.com/quash-project/quash/shared/guard/keyform"
+	"github.com/quash-project/quash/shared/guard/peer"
 	"github.com/quash-project/quash/shared/guard/revoke"
 )
 
@@ -18,6 +20,7 @@ import (
 type apiKey struct {
 	token Token // what it is exchanged for
 	born  revoke.Stamp
+	from  []netip.Prefix // none: from everywhere
 }
 
 // APIKey makes an API key, for a guard with WithExchange: it is exchanged for such a
@@ -36,7 +39,17 @@ func (q *Quash) APIKey(t Token) string {
 func (q *Quash) ImportKey(text string, t Token) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.apiKeys[text] = apiKey{t, q.stamp}
+	q.apiKeys[text] = apiKey{token: t, born: q.stamp}
+}
+
+// BindKey has a key be good from these networks alone. The issuer takes a guard's word on
+// from where a request comes.
+func (q *Quash) BindKey(key string, networks ...netip.Prefix) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	k := q.apiKeys[key]
+	k.from = networks
+	q.apiKeys[key] = k
 }
 
 // KeyTarget returns the key as a target of Revoke, Hold and Release.
@@ -61,6 +74,8 @@ func (m inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
+	r = r.Clone(r.Context())
+	r.RemoteAddr = "127.0.0.1:1"
 	w := httptest.NewRecorder()
 	m.h.ServeHTTP(w, r)
 	return w.Result(), nil
@@ -139,7 +154,9 @@ func (q *Quash) serveToken(w http.ResponseWriter, r *http.Request) {
 	t, stamp := key.token, q.Stamp() // the stamp comes first
 	t.Stamp = &stamp
 	own := q.parse([]string{q.KeyTarget(text)})[0]
-	if q.keyHit(own, key) {
+	from := anybody.Caller(r)
+	bound := len(key.from) > 0
+	if q.keyHit(own, key) || bound && !slices.ContainsFunc(key.from, func(n netip.Prefix) bool { return n.Contains(from) }) {
 		refuse(http.StatusBadRequest, "invalid_request")
 		return
 	}
@@ -157,11 +174,18 @@ func (q *Quash) serveToken(w http.ResponseWriter, r *http.Request) {
 		t.Audience = audience
 	}
 	t.Via = append([]revoke.Target{own}, t.Via...)
-	_ = json.NewEncoder(w).Encode(map[string]any{ // the caller has gone; nothing is left to do
+	answer := map[string]any{
 		"access_token": q.Token(t), "issued_token_type": "urn:ietf:params:oauth:token-type:access_token",
 		"token_type": "Bearer", "expires_in": int(t.life().Seconds()), "scope": strings.Join(t.Scopes, " "),
-	})
+	}
+	if bound {
+		answer["quash_bound_address"] = from.String()
+	}
+	_ = json.NewEncoder(w).Encode(answer) // the caller has gone; nothing is left to do
 }
+
+// anybody are those whose word counts on whom they ask for: guards, wherever they are.
+var anybody = peer.Proxies{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
 // keyHit reports whether a key is dead or held.
 func (q *Quash) keyHit(own revoke.Target, key apiKey) bool {

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/time/rate"
 
+	"github.com/quash-project/quash/shared/guard/peer"
 	"github.com/quash-project/quash/shared/guard/wire"
 	frame "github.com/quash-project/quash/shared/httpapi"
 	"github.com/quash-project/quash/shared/leaked"
@@ -57,7 +58,7 @@ func (t *Teller) Leaks() frame.Leaks {
 }
 
 func (t *Teller) tell(queue chan<- leaked.Request, r *http.Request, where string, texts []string) {
-	req := leaked.Request{Where: where, From: frame.Proxies(nil).Caller(r)}
+	req := leaked.Request{Where: where, From: peer.Proxies(nil).Caller(r)}
 	for _, text := range texts[:min(len(texts), leaked.MaxSecrets)] {
 		req.Secrets = append(req.Secrets, leaked.Of(text))
 	}

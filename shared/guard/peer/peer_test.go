@@ -1,4 +1,4 @@
-package httpapi
+package peer
 
 import (
 	"net/http"

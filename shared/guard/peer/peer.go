@@ -1,4 +1,7 @@
-package httpapi
+// Package peer tells from which address a request comes, where it came by proxies whose
+// word on it counts. It is common to the guard, whose servers may stand behind some, and
+// to the issuer, to which a guard is one.
+package peer
 
 import (
 	"fmt"
@@ -9,7 +12,8 @@ import (
 )
 
 // Proxies are the networks of those whose word counts on whom they ask for. None:
-// nobody's does, and the caller is whoever opened the connection.
+// nobody's does, and the caller is whoever opened the connection. They are safe for
+// concurrent use.
 type Proxies []netip.Prefix
 
 // ParseProxies reads networks as 10.0.0.0/8, or single addresses.
@@ -47,7 +51,8 @@ const maxHops = 32
 // Caller returns the address from which a request comes; the zero Addr where that can't
 // be told. Each proxy adds, at the end, whom it was asked by, so that the chain is read
 // from its end: as long as who says something is one of ours it is believed, and no
-// further (RFC 7239, 8.1: what stands before may be made up).
+// further (RFC 7239, 8.1: what stands before may be made up). The header is
+// X-Forwarded-For, or Forwarded.
 //
 // A proxy adds to one header and hands on the other as it came, perhaps made up: where
 // both are there and say different things, it can't be told.
