@@ -237,6 +237,11 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 	ok("POST", "/v1/keys/"+key.ID+"/rotation", m{"overlap": "2h", "reason": "contract"}, 200, nil)
 	ok("GET", "/v1/keys/"+key.ID, nil, 200, nil)
 	ok("POST", "/v1/keys/"+key.ID+"/rollback", m{"reason": "contract"}, 200, nil)
+	c.fire(key.ID, "f1")
+	ok("POST", "/v1/keys/"+key.ID+"/delivery", m{"reason": "contract"}, 200, nil)
+	ok("POST", "/v1/keys/"+key.ID+"/delivery", m{"reason": "contract"}, 409, nil)
+	ok("GET", "/v1/keys/"+key.ID, nil, 200, nil)
+	ok("POST", "/v1/keys/"+key.ID+"/rollback", m{"reason": "contract"}, 200, nil)
 	var stolen struct{ ID string }
 	ok("POST", "/v1/keys", m{"owner": "alice"}, 201, &stolen)
 	ok("POST", "/v1/keys/"+stolen.ID+"/rotate", m{"emergency": true, "expires_in": "24h", "reason": "contract"}, 201, &stolen)

@@ -193,13 +193,27 @@ func (s *services) askedAgain(t *testing.T, next, key string, due time.Time) {
 	}
 	s.decode(reply{status: 200, body: e.Value()}, 200, &record)
 	ask := keyrotation.Rotate{Ref: keyrotation.Ref{Tenant: "default", Key: key}, Firing: record.Firing, Actor: "schedule:minutely", Reason: "again"}
-	a, err := natsapi.Call[keyrotation.Rotated](t.Context(), s.nats.Dial(t, identity.Rotator), wire.KeysIssuer+keyrotation.OpRotate, "", ask)
+	a, err := s.asRotator(ask)
 	if err != nil || a.Next != next || a.Outcome != keyrotation.Sealed {
 		t.Errorf("the firing of %s again: %+v, %v; want %s", due, a, err, next)
 	}
 	ask.Reason, ask.Firing = "", "other"
-	if _, err := natsapi.Call[keyrotation.Rotated](t.Context(), s.nats.Dial(t, identity.Rotator), wire.KeysIssuer+keyrotation.OpRotate, "", ask); problem.KindOf(err) != problem.Invalid {
+	if _, err := s.asRotator(ask); problem.KindOf(err) != problem.Invalid {
 		t.Errorf("without a reason: %v", err)
+	}
+}
+
+// asRotator asks the issuer for an unattended rotation.
+func (s *services) asRotator(ask keyrotation.Rotate) (keyrotation.Rotated, error) {
+	return natsapi.Call[keyrotation.Rotated](s.t.Context(), s.nats.Dial(s.t, identity.Rotator), wire.KeysIssuer+keyrotation.OpRotate, "", ask)
+}
+
+// fire rotates a key as a schedule does.
+func (s *services) fire(key, firing string) {
+	s.t.Helper()
+	a, err := s.asRotator(keyrotation.Rotate{Ref: keyrotation.Ref{Tenant: "default", Key: key}, Firing: firing, Actor: "schedule:test", Reason: "r"})
+	if err != nil || a.Outcome != keyrotation.Sealed {
+		s.t.Fatalf("rotating key %s: %+v, %v", key, a, err)
 	}
 }
 

@@ -123,6 +123,9 @@ func TestEveryChangeIsDoneOnceUnderOneIdempotencyKey(t *testing.T) {
 	}
 	r.twice("POST", "/v1/keys/"+key.ID+"/rotation", m{"overlap": "2h", "reason": "r"}, 200)
 	r.twice("POST", "/v1/keys/"+key.ID+"/rollback", m{"reason": "r"}, 200)
+	r.fire(key.ID, "f1")
+	r.twice("POST", "/v1/keys/"+key.ID+"/delivery", m{"reason": "r"}, 200)
+	r.check(call{method: "POST", path: "/v1/keys/" + key.ID + "/rollback", body: m{"reason": "r"}, header: r.by, want: 200})
 	r.twice("POST", "/v1/keys/"+key.ID+"/disable", m{"reason": "r"}, 200)
 	r.twice("POST", "/v1/keys/"+key.ID+"/enable", m{"reason": "r"}, 200)
 	var client struct {
