@@ -176,7 +176,9 @@ func TestPostmanCollectionCallsEveryOperation(t *testing.T) {
 		}
 		// The collection is for quash dev, where nothing waits for a second person; and no schedule
 		// fires while it runs, so that no secret waits for its owner.
-		waits := func(op string) bool { return strings.Contains(op, "/v1/pending/{id}") || strings.HasSuffix(op, "/delivery") }
+		waits := func(op string) bool {
+			return strings.Contains(op, "/v1/pending/{id}") || strings.HasSuffix(op, "/delivery")
+		}
 		if l := slices.DeleteFunc(c.lacking(), waits); len(l) > 0 {
 			t.Errorf("run %d: no success was seen of %q", round+1, l)
 		}

@@ -4,8 +4,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"os"
-	"runtime"
 	"strings"
 
 	"filippo.io/age"
@@ -14,6 +12,7 @@ import (
 	"github.com/quash-project/quash/services/issuer/delivery"
 	"github.com/quash-project/quash/shared/client"
 	"github.com/quash-project/quash/shared/client/api"
+	"github.com/quash-project/quash/shared/seal"
 )
 
 func (a *app) keyRecipientCmd() *cobra.Command {
@@ -27,10 +26,10 @@ Its successors have the same recipient.`,
 		Args: cobra.MaximumNArgs(2), ValidArgsFunction: a.completeIDs(keyList),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !none {
-				if len(args) == 0 || !strings.HasPrefix(strings.ToLower(args[len(args)-1]), "age") {
+				last := len(args) - 1
+				if last < 0 || last == 0 && !self {
 					return usage("want an age recipient, as age1…, or --none for nobody any more")
 				}
-				last := len(args) - 1
 				body.Recipient, args = args[last], args[:last]
 				if _, err := delivery.ParseRecipient(body.Recipient); err != nil {
 					return usage("recipient: %w", err)
@@ -109,16 +108,12 @@ func (a *app) identities(file string) ([]age.Identity, error) {
 	if file == "" {
 		return nil, usage("--identity is missing: the file with the age identity to whose recipient the secret is sealed")
 	}
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, usage("%w", err)
+	if strings.HasPrefix(strings.ToUpper(file), "AGE-SECRET-KEY-") {
+		return nil, usage("--identity: that is an identity itself, and no file: others may have seen it, so make another one, write it to a file of mode 0600, and register its recipient")
 	}
-	if mode := info.Mode().Perm(); runtime.GOOS != "windows" && mode&0o077 != 0 {
-		return nil, usage("%s has the mode %04o: others can read it. chmod 600 it, and make another identity if somebody may have", file, mode)
-	}
-	text, err := os.ReadFile(file)
+	text, err := seal.ReadSecretFile(file)
 	if err != nil {
-		return nil, usage("%w", err)
+		return nil, usage("--identity: %w", err)
 	}
 	out, err := age.ParseIdentities(strings.NewReader(string(text)))
 	if err != nil {

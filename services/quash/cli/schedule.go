@@ -47,7 +47,7 @@ type scheduleFlags struct {
 	api.PreviewNewScheduleJSONRequestBody
 }
 
-func (f *scheduleFlags) add(c *cobra.Command) {
+func (f *scheduleFlags) add(a *app, c *cobra.Command) {
 	fs := c.Flags()
 	fs.StringVar(&f.Rotate, "rotate", "", "what: signing-key, key:ID or client:ID (required)")
 	fs.StringVar(&f.Cron, "cron", "", `minute, hour, day of the month, month and day of the week, as in "0 3 * * 1"`)
@@ -62,7 +62,7 @@ func (f *scheduleFlags) add(c *cobra.Command) {
 	fs.StringVar(&f.Overlap, "overlap", "", "of keys and clients: how long the old one is good beside the new one")
 	fs.StringVar(&f.Reason, "reason", "", "why, for the audit (required)")
 	completed(c, "missed", completeOne("run-once", "skip"))
-	completed(c, "rotate", completeOne("signing-key", "key:", "client:"))
+	completed(c, "rotate", a.completeRotated)
 }
 
 // check wants what the API can't do without, in the words of the command line.
@@ -116,7 +116,7 @@ preview shows what it will do.`,
 			return a.showSchedule(made.Raw)
 		},
 	}
-	f.add(c)
+	f.add(a, c)
 	c.Flags().StringVar(&key, "idempotency-key", "", "repeat a request whose outcome is unknown (default: a new one)")
 	return c
 }
@@ -183,7 +183,7 @@ func (a *app) schedulePreviewCmd() *cobra.Command {
 			return a.print(p.Raw, func() { a.showFirings(&p.Value) })
 		},
 	}
-	f.add(c)
+	f.add(a, c)
 	c.Flags().Int64VarP(&n, "number", "n", 10, "how many firings, 100 at most")
 	return c
 }
