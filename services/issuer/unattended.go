@@ -166,13 +166,17 @@ func firedBefore(line []Key, firing string) (UnattendedAnswer, bool, error) {
 // newestOf returns which key of a line it is that is used now: the newest, but for one that
 // nobody was given yet, or that is taken back.
 func newestOf(line []Key, ref KeyRef) (Key, error) {
-	unready := map[string]bool{}
+	there, unready := map[string]bool{}, map[string]bool{}
 	for _, k := range line {
+		there[k.ID] = true
 		if r := k.Rotation; r != nil && (!r.Made || r.Back != nil) {
 			unready[r.Next] = true
 		}
 	}
-	line = slices.DeleteFunc(slices.Clone(line), func(k Key) bool { return k.Mark != nil || unready[k.ID] })
+	line = slices.DeleteFunc(slices.Clone(line), func(k Key) bool {
+		replaced := k.leaving() && there[k.Rotation.Next] && !unready[k.Rotation.Next]
+		return k.Mark != nil || unready[k.ID] || replaced
+	})
 	if len(line) == 0 {
 		if ref.Client != "" {
 			return Key{}, problem.New(problem.NotFound, "the client %s has no secret", ref.Client)
