@@ -86,7 +86,7 @@ func (s Schemas) Valid(t testing.TB, schema string, text []byte) {
 
 // recordOf are the definitions of records.json by bucket.
 var recordOf = map[string]string{
-	"tenants": "tenant", "users": "principal", "keys": "key", "uses": "use", "clients": "client", "roles": "role", "bindings": "binding",
+	"tenants": "tenant", "users": "principal", "keys": "key", "uses": "use", "deliveries": "delivery", "clients": "client", "roles": "role", "bindings": "binding",
 	"signing_keys": "signing_key_set", "rotations": "rotation", "schedules": "schedule",
 	"receipts": "receipt", "proof_keys": "proof_key_set", "attempts": "attempts", "running": "running", // all in the bucket receipts
 	"incidents": "incident", "pending": "pending",

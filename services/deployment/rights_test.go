@@ -130,6 +130,7 @@ publish quash.api.rotation.x             .            .           .      .      
 publish quash.api.issuer.x               .            .           .      .       .        .         x
 publish quash.records.issuer.x           .            x           .      .       .        .         .
 publish quash.records.issuer.leaked      .            x           .      x       .        .         .
+publish quash.keys.issuer.x              .            .           .      x       .        .         .
 publish quash.event.issuer.default.x     .            .           x      .       .        .         .
 publish quash.event.OTHER                .            .           .      .       .        .         .
 publish quash.break-glass.revocation.x   .            .           .      .       .        x         .
@@ -156,6 +157,7 @@ publish $KV.users.x                      .            .           x      .      
 publish $KV.keys.x                       .            .           x      .       .        .         .
 publish $KV.bindings.x                   .            .           x      .       .        .         .
 publish $KV.uses.x                       .            .           x      .       .        .         .
+publish $KV.deliveries.x                 .            .           x      .       .        .         .
 publish $KV.signing_keys.x               .            .           .      x       .        .         .
 publish $KV.rotations.x                  .            .           .      x       .        .         .
 publish $KV.schedules.x                  .            .           .      x       .        .         .
@@ -176,6 +178,7 @@ read KV_codes                            .            x           x      .      
 read KV_roles                            .            x           x      .       .        .         .
 read KV_bindings                         .            x           x      .       .        .         .
 read KV_uses                             .            x           x      .       .        .         .
+read KV_deliveries                       .            .           x      .       .        .         .
 read KV_signing_keys                     .            x           x      x       .        .         .
 read KV_schedules                        .            x           .      x       .        .         .
 read KV_rotations                        .            x           .      x       .        .         .
@@ -189,6 +192,7 @@ manage KV_users                          .            .           x      .      
 manage KV_keys                           .            .           x      .       .        .         .
 manage KV_bindings                       .            .           x      .       .        .         .
 manage KV_uses                           .            .           x      .       .        .         .
+manage KV_deliveries                     .            .           x      .       .        .         .
 manage KV_signing_keys                   .            .           .      x       .        .         .
 manage KV_schedules                      .            .           .      x       .        .         .
 manage KV_rotations                      .            .           .      x       .        .         .
@@ -198,6 +202,7 @@ ruin KV_receipts                         .            .           .      .      
 ruin KV_incidents                        .            .           .      .       .        .         .
 ruin KV_pending                          .            .           .      .       .        .         .
 ruin KV_keys                             .            .           .      .       .        .         .
+ruin KV_deliveries                       .            .           .      .       .        .         .
 ruin KV_signing_keys                     .            .           .      .       .        .         .
 listen quash.feed.>                      x            .           x      x       .        .         x
 listen quash.log.>                       .            .           .      .       .        .         .
@@ -210,6 +215,7 @@ listen quash.commit.*                    x            .           .      .      
 listen quash.api.revocation.*            x            .           .      .       .        .         .
 listen quash.api.rotation.*              .            .           .      x       .        .         .
 listen quash.api.issuer.*                .            .           x      .       .        .         .
+listen quash.keys.issuer.*               .            .           x      .       .        .         .
 listen quash.break-glass.revocation.*    x            .           .      .       .        .         .
 listen quash.break-glass.rotation.*      .            .           .      x       .        .         .
 listen quash.break-glass.issuer.*        .            .           x      .       .        .         .
@@ -423,7 +429,7 @@ func (d *deployment) ears(t *testing.T) func() []string {
 	for user, subjects := range map[string][]string{
 		identity.Revocation: {"quash.guard.*." + wire.OpReport, "quash.guard.*." + wire.OpProbe, wire.CommitPrefix + "*", wire.APIRevocation + "*", wire.BreakGlassRevocation + "*", wire.FeedAll},
 		identity.Rotator:    {wire.APIRotation + "*", wire.BreakGlassRotation + "*", wire.FeedAll},
-		identity.Issuer:     {wire.APIIssuer + "*", wire.BreakGlassIssuer + "*", wire.FeedAll},
+		identity.Issuer:     {wire.APIIssuer + "*", wire.BreakGlassIssuer + "*", wire.KeysIssuer + "*", wire.FeedAll},
 		ownGuard:            {wire.FeedAll, identity.InboxPrefix(ownGuard) + ".>"},
 	} {
 		nc, _ := d.dial(t, user)

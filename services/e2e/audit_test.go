@@ -114,8 +114,14 @@ func (q *quash) shippedOn() {
 // auditor runs commands in this process, as the operator.
 func (s *services) auditor(args ...string) (code int, stdout, stderr string) {
 	s.t.Helper()
+	return s.command(s.operator, args...)
+}
+
+// command runs a command in this process, as whoever has a key.
+func (s *services) command(secret string, args ...string) (code int, stdout, stderr string) {
+	s.t.Helper()
 	file := filepath.Join(s.t.TempDir(), "key")
-	if err := os.WriteFile(file, []byte(s.operator), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(secret), 0o600); err != nil {
 		s.t.Fatal(err)
 	}
 	var out, errs bytes.Buffer

@@ -231,9 +231,16 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 	ok("GET", "/v1/keys?owner=alice&kind=all", nil, 200, nil)
 	ok("GET", "/v1/keys/"+key.ID, nil, 200, nil)
 	ok("POST", "/v1/keys/"+key.ID+"/renew", m{"reason": "contract"}, 200, nil)
+	ok("PUT", "/v1/keys/"+key.ID+"/recipient", m{"recipient": "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "reason": "contract"}, 200, nil)
+	ok("POST", "/v1/keys/"+key.ID+"/delivery", m{"reason": "contract"}, 404, nil)
 	ok("POST", "/v1/keys/"+key.ID+"/rotate", m{"overlap": "1h", "reason": "contract"}, 201, nil)
 	ok("POST", "/v1/keys/"+key.ID+"/rotate", m{"emergency": true, "reason": "contract"}, 409, nil)
 	ok("POST", "/v1/keys/"+key.ID+"/rotation", m{"overlap": "2h", "reason": "contract"}, 200, nil)
+	ok("GET", "/v1/keys/"+key.ID, nil, 200, nil)
+	ok("POST", "/v1/keys/"+key.ID+"/rollback", m{"reason": "contract"}, 200, nil)
+	c.fire(key.ID, "f1")
+	ok("POST", "/v1/keys/"+key.ID+"/delivery", m{"reason": "contract"}, 200, nil)
+	ok("POST", "/v1/keys/"+key.ID+"/delivery", m{"reason": "contract"}, 409, nil)
 	ok("GET", "/v1/keys/"+key.ID, nil, 200, nil)
 	ok("POST", "/v1/keys/"+key.ID+"/rollback", m{"reason": "contract"}, 200, nil)
 	var stolen struct{ ID string }
@@ -475,8 +482,12 @@ func (c *contract) refusals(by []string, key string) {
 			c.check(call{method: method, path: at, want: 401})
 			c.check(call{method: method, path: at, want: 401, header: []string{"Authorization", "Bearer a.b.c"}})
 			refused := call{method: method, path: at, want: 403, header: weak}
-			if strings.HasSuffix(path, "/rotate") { // who may do it is decided by what the body says
+			// Who may do these is decided by what the body says.
+			switch {
+			case strings.HasSuffix(path, "/rotate"), strings.HasSuffix(path, "/delivery"):
 				refused.body = `{}`
+			case strings.HasSuffix(path, "/recipient"):
+				refused.body = `{"recipient":""}`
 			}
 			c.check(refused)
 			c.check(call{method: method, path: at + sep(at) + "unknown=1", want: 422, body: emptyFor(method), header: by})

@@ -42,6 +42,7 @@ func TestARecordIsChangedOnlyAsItWasSeen(t *testing.T) {
 		{keyAt, "POST", keyAt + "/renew", m{"reason": "r"}, call{method: "POST", path: keyAt + "/renew", body: m{"reason": "meanwhile"}}, 0},
 		{keyAt, "POST", keyAt + "/disable", m{"reason": "r"}, call{method: "POST", path: keyAt + "/renew", body: m{"reason": "meanwhile 2"}}, 0},
 		{keyAt, "POST", keyAt + "/enable", m{"reason": "r"}, call{method: "POST", path: keyAt + "/renew", body: m{"reason": "meanwhile 3"}}, 0},
+		{keyAt, "PUT", keyAt + "/recipient", m{"recipient": ""}, call{method: "POST", path: keyAt + "/renew", body: m{"reason": "meanwhile 5"}}, 0},
 		{keyAt, "POST", keyAt + "/rotate", m{"reason": "r"}, call{method: "POST", path: keyAt + "/renew", body: m{"reason": "meanwhile 4"}}, 201},
 		{keyAt, "POST", keyAt + "/rotation", m{"overlap": "3h"}, call{method: "POST", path: keyAt + "/rotation", body: m{"overlap": "2h"}}, 0},
 		{keyAt, "POST", keyAt + "/rollback", m{"reason": "r"}, call{method: "POST", path: keyAt + "/rotation", body: m{"overlap": "4h"}}, 0},

@@ -43,6 +43,7 @@ type services struct {
 	other    string // the API key of a second person, once there is one; see waits
 	trust    []string
 	kek      string // file of the key-encryption key
+	identity string // file of the rotator's identity key
 	log      *logBuffer
 	ends     []func()
 	byName   map[string]func()       // what ends one of them
@@ -84,7 +85,7 @@ func inProcess(t testing.TB, changes ...func(*setting)) *services {
 	if err := seal.CreateKEK(kek); err != nil {
 		t.Fatal(err)
 	}
-	s.kek = kek
+	s.kek, s.identity = kek, private
 	public, err := rotator.CreateIdentity(private, rand.Reader)
 	if err != nil {
 		t.Fatal(err)

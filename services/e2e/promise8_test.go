@@ -66,6 +66,7 @@ func changeEverything(q *quash) []change {
 	do("role narrowed", "PUT", "/v1/roles/clerk", m{"scopes": []string{"orders:read"}}, nil)
 	do("binding create", "POST", "/v1/bindings", m{"subject": "alice", "role": "clerk"}, nil)
 	do("key renew", "POST", "/v1/keys/"+kept.ID+"/renew", m{}, nil)
+	do("key recipient", "PUT", "/v1/keys/"+kept.ID+"/recipient", m{"recipient": "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"}, nil)
 	do("key rotate", "POST", "/v1/keys/"+kept.ID+"/rotate", m{}, nil)
 	do("key rotation", "POST", "/v1/keys/"+kept.ID+"/rotation", m{"overlap": "1h"}, nil)
 	do("key rollback", "POST", "/v1/keys/"+kept.ID+"/rollback", m{}, nil)

@@ -116,12 +116,16 @@ func TestEveryChangeIsDoneOnceUnderOneIdempotencyKey(t *testing.T) {
 	}
 	r.twice("POST", "/v1/keys/import", m{"keys": []m{{"sha256": strings.Repeat("5e", 32), "owner": "bob"}}}, 200)
 	r.twice("POST", "/v1/keys/"+key.ID+"/renew", m{"reason": "r"}, 200)
+	r.twice("PUT", "/v1/keys/"+key.ID+"/recipient", m{"recipient": "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", "reason": "r"}, 200)
 	r.twice("POST", "/v1/keys/"+key.ID+"/rotate", m{"reason": "r"}, 201)
 	if n := count("/v1/keys?owner=alice"); n != 2 {
 		t.Errorf("%d keys are there of one that was rotated once", n)
 	}
 	r.twice("POST", "/v1/keys/"+key.ID+"/rotation", m{"overlap": "2h", "reason": "r"}, 200)
 	r.twice("POST", "/v1/keys/"+key.ID+"/rollback", m{"reason": "r"}, 200)
+	r.fire(key.ID, "f1")
+	r.twice("POST", "/v1/keys/"+key.ID+"/delivery", m{"reason": "r"}, 200)
+	r.check(call{method: "POST", path: "/v1/keys/" + key.ID + "/rollback", body: m{"reason": "r"}, header: r.by, want: 200})
 	r.twice("POST", "/v1/keys/"+key.ID+"/disable", m{"reason": "r"}, 200)
 	r.twice("POST", "/v1/keys/"+key.ID+"/enable", m{"reason": "r"}, 200)
 	var client struct {

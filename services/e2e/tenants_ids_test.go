@@ -60,6 +60,8 @@ func TestIDsOfOneTenantAreNothingInAnother(t *testing.T) {
 		{"POST", "/v1/keys/KEY/rotate", why},
 		{"POST", "/v1/keys/KEY/rotation", `{"overlap":"1h"}`},
 		{"POST", "/v1/keys/KEY/rollback", why},
+		{"PUT", "/v1/keys/KEY/recipient", `{"recipient":""}`},
+		{"POST", "/v1/keys/KEY/delivery", why},
 		{"GET", "/v1/keys/SECRET", ""},
 		{"POST", "/v1/keys/SECRET/disable", why},
 		{"POST", "/v1/keys/SECRET/renew", why},

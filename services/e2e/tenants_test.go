@@ -158,6 +158,8 @@ func TestTenantsAreApart(t *testing.T) {
 		{"POST", "/v1/keys/" + key.ID + "/rotate", `{"reason":"r"}`},
 		{"POST", "/v1/keys/" + key.ID + "/rotation", `{"overlap":"1h"}`},
 		{"POST", "/v1/keys/" + key.ID + "/rollback", `{"reason":"r"}`},
+		{"PUT", "/v1/keys/" + key.ID + "/recipient", `{"recipient":""}`},
+		{"POST", "/v1/keys/" + key.ID + "/delivery", `{"reason":"r"}`},
 	} {
 		if r := b.send(c.method, c.path, c.body); r.status != none || none != http.StatusNotFound {
 			t.Errorf("%s %s by globex: status %d, want %d as for an unknown one: %s", c.method, c.path, r.status, none, r.body)

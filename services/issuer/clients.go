@@ -22,6 +22,7 @@ type NewClient struct {
 	Audiences  []string
 	Serves     []string
 	SecretLife time.Duration // 0: DefaultKeyLife
+	Recipient  string        // of the secret: age; empty: none
 	Reason     string
 }
 
@@ -75,7 +76,9 @@ func (s *Service) furnish(ctx context.Context, c Caller, cl *Client, n NewClient
 			return Key{}, apikey.Text{}, err
 		}
 	}
-	return s.makeKey(ctx, c, secretOf(cl, "", n.SecretLife, n.Reason), ClientSecret)
+	secret := secretOf(cl, "", n.SecretLife, n.Reason)
+	secret.Recipient = n.Recipient
+	return s.makeKey(ctx, c, secret, ClientSecret)
 }
 
 func secretOf(cl *Client, name string, life time.Duration, reason string) NewKey {
@@ -106,16 +109,30 @@ func (s *Service) checkNewClient(c Caller, n *NewClient) error {
 	if err := checkAudiences("audiences", n.Audiences); err != nil {
 		return err
 	}
+	if err := checkRecipient(&n.Recipient); err != nil {
+		return err
+	}
 	return checkAudiences("serves", n.Serves)
 }
 
+// NewSecret asks for another secret of a client.
+type NewSecret struct {
+	Name      string        // for people
+	Life      time.Duration // 0: that of the policy
+	Recipient string        // age; empty: none
+	Reason    string
+}
+
 // AddSecret gives a client another secret; the old ones stay good.
-func (s *Service) AddSecret(ctx context.Context, c Caller, clientID, name string, life time.Duration, reason string) (Key, apikey.Text, error) {
+func (s *Service) AddSecret(ctx context.Context, c Caller, clientID string, want NewSecret) (Key, apikey.Text, error) {
 	cl, err := s.Client(ctx, c, clientID)
 	if err != nil {
 		return Key{}, apikey.Text{}, err
 	}
-	if err := checkText("name", name, true); err != nil {
+	if err := checkText("name", want.Name, true); err != nil {
+		return Key{}, apikey.Text{}, err
+	}
+	if err := checkRecipient(&want.Recipient); err != nil {
 		return Key{}, apikey.Text{}, err
 	}
 	held, err := s.rolesOf(cl.ID)
@@ -129,11 +146,12 @@ func (s *Service) AddSecret(ctx context.Context, c Caller, clientID, name string
 	if err := mayGive(c, "client_id", all); err != nil {
 		return Key{}, apikey.Text{}, err
 	}
-	lives, err := s.cfg.Keys.lifeOf(life)
+	lives, err := s.cfg.Keys.lifeOf(want.Life)
 	if err != nil {
 		return Key{}, apikey.Text{}, err
 	}
-	n := secretOf(&cl, name, life, reason)
+	n := secretOf(&cl, want.Name, want.Life, want.Reason)
+	n.Recipient = want.Recipient
 	if n.rightsUntil, err = s.lasts(ctx, c, "expires_in", all, s.d.Now().Add(lives)); err != nil {
 		return Key{}, apikey.Text{}, err
 	}

@@ -42,6 +42,11 @@ func (s *Service) keysMarkable() markable[Key] {
 			return k
 		},
 		dependents: func(ctx context.Context, k Key) error {
+			if k.Rotation != nil {
+				if err := s.forgetDelivery(ctx, k.Tenant, k.Rotation.Next); err != nil {
+					return err
+				}
+			}
 			return s.forgetKey(ctx, k.Tenant, k.ID)
 		},
 	}
@@ -136,7 +141,7 @@ func (s *Service) removeKey(ctx context.Context, tenant, id string) error {
 
 // forgetKey removes what hangs on a key.
 func (s *Service) forgetKey(ctx context.Context, tenant, id string) error {
-	if err := s.forgetUse(ctx, RecordKey(tenant, id)); err != nil {
+	if err := errors.Join(s.forgetUse(ctx, RecordKey(tenant, id)), s.forgetDelivery(ctx, tenant, id)); err != nil {
 		return err
 	}
 	return s.removeBindings(ctx, SubjectGroup(tenant, KeyClientPrefix+id), every)

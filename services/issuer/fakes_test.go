@@ -337,6 +337,8 @@ type bench struct {
 	bindings   *fakeTable[issuer.Binding]
 	tenants    *fakeTable[issuer.Tenant]
 	uses       *fakeTable[issuer.Use]
+	deliveries *fakeTable[issuer.Delivery]
+	due        []issuer.KeyDue
 	told       []issuer.KeyExpiring
 	rotations  []issuer.KeyRotated
 	onTold     func()
@@ -367,14 +369,19 @@ func newBench(t testing.TB) *bench {
 		p: p, log: newLog(p), principals: table(p, "principals", issuer.PrincipalGroups), keys: table(p, "keys", issuer.KeyGroups), clients: table(p, "clients", issuer.ClientGroups),
 		roles: table(p, "roles", issuer.RoleGroups), bindings: table(p, "bindings", issuer.BindingGroups),
 		turn: make(chan struct{}, 1), tenants: table(p, "tenants", issuer.TenantGroups), uses: table(&plan{at: -1}, "uses", func(issuer.Use) []string { return nil }),
+		deliveries: table(p, "deliveries", func(issuer.Delivery) []string { return nil }),
 	}
 	s, err := issuer.New(issuer.Config{Issuer: "https://quash.test", Tenant: "default"}, issuer.Deps{
-		Store: &issuer.Store{Tenants: b.tenants, Principals: b.principals, Keys: b.keys, Clients: b.clients, Roles: b.roles, Bindings: b.bindings, Uses: b.uses, Turn: b.turns},
+		Store: &issuer.Store{Tenants: b.tenants, Principals: b.principals, Keys: b.keys, Clients: b.clients, Roles: b.roles, Bindings: b.bindings, Uses: b.uses, Deliveries: b.deliveries, Turn: b.turns},
 		Expiring: func(_ context.Context, e issuer.KeyExpiring) error {
 			b.told = append(b.told, e)
 			if b.onTold != nil {
 				b.onTold()
 			}
+			return nil
+		},
+		Due: func(_ context.Context, d issuer.KeyDue) error {
+			b.due = append(b.due, d)
 			return nil
 		},
 		Rotated: func(_ context.Context, r issuer.KeyRotated) error {

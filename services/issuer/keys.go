@@ -28,6 +28,7 @@ type NewKey struct {
 	RateLimit  int            // exchanges a minute; 0: no limit
 	Labels     map[string]string
 	Life       time.Duration // 0: that of the policy
+	Recipient  string        // age; empty: none
 	Reason     string
 	// rightsUntil is the bound of what it gives besides its own scopes and roles.
 	rightsUntil time.Time
@@ -64,6 +65,9 @@ func (s *Service) checkNewKey(c Caller, n *NewKey) error {
 		return err
 	}
 	if err := checkRate(n.RateLimit); err != nil {
+		return err
+	}
+	if err := checkRecipient(&n.Recipient); err != nil {
 		return err
 	}
 	return checkAudiences("audiences", n.Audiences)
@@ -112,7 +116,8 @@ func (s *Service) makeKey(ctx context.Context, c Caller, n NewKey, kind KeyKind)
 // newKey is the record of a key, without its secret, end and roles.
 func (s *Service) newKey(m *making, c Caller, n *NewKey, kind KeyKind) Key {
 	return Key{
-		Kind: kind, Tenant: c.Tenant, Name: n.Name, Labels: n.Labels, Creator: c.Actor, Owner: n.Owner, Client: n.Client, Scopes: union(nil, n.Scopes), OwnerRoles: n.OwnerRoles,
+		Recipient: registered(n.Recipient, c, m.now, time.Time{}),
+		Kind:      kind, Tenant: c.Tenant, Name: n.Name, Labels: n.Labels, Creator: c.Actor, Owner: n.Owner, Client: n.Client, Scopes: union(nil, n.Scopes), OwnerRoles: n.OwnerRoles,
 		Audiences: union(nil, n.Audiences), Networks: n.Networks, RateLimit: n.RateLimit,
 		Stamp: m.stamp, Created: m.now.UTC().Truncate(time.Millisecond), Meta: s.meta(c, n.Reason),
 	}

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quash-project/quash/shared/guard/revoke"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -13,13 +12,10 @@ import (
 // the error of looking for it. To whoever may not it looks as if there were none.
 func (s *Service) mayRotate(ctx context.Context, c Caller, k *Key, r *Rotate, found error) error {
 	if r.Current != "" {
-		own := found == nil && k.shows(r.Current) && slices.Contains(c.Targets, target(k.Tenant, revoke.KindKey, k.ID))
-		switch {
-		case found != nil && problem.KindOf(found) != problem.NotFound:
-			return found
-		case !own:
-			return problem.New(problem.Forbidden, "current is not the secret of this key, or the token is of another one: ask with a token that came from the key itself")
-		case s.cfg.Keys.NoSelfRotation:
+		if err := s.isOwn(c, k, r.Current, found); err != nil {
+			return err
+		}
+		if s.cfg.Keys.NoSelfRotation {
 			return problem.New(problem.Forbidden, "keys do not rotate themselves here (self_rotation): ask an operator")
 		}
 		return nil

@@ -117,7 +117,7 @@ func (k *Key) from(a netip.Addr) bool {
 
 // counts are what Stats returns.
 type counts struct {
-	limited, leaked, expiring                atomic.Uint64
+	limited, leaked, expiring, due           atomic.Uint64
 	rotated, rotatedOut, rotatedBack         atomic.Uint64
 	canaryRefused, canaryLives, canaryFailed atomic.Uint64
 }
@@ -127,6 +127,7 @@ type Stats struct {
 	RateLimited uint64 // exchanges refused by the rate limit of their key
 	Leaked      uint64 // times that somebody has shown a key that should be secret
 	Expiring    uint64 // times that a key's end was told of
+	Due         uint64 // times that a key was to be rotated by itself, and had no recipient
 	Rotated     uint64 // keys that were given a successor
 	RotatedOut  uint64 // those of which the old one was ended
 	RotatedBack uint64 // those of which the successor was ended
@@ -135,7 +136,7 @@ type Stats struct {
 // Stats returns them.
 func (s *Service) Stats() Stats {
 	return Stats{
-		RateLimited: s.counts.limited.Load(), Leaked: s.counts.leaked.Load(), Expiring: s.counts.expiring.Load(),
+		RateLimited: s.counts.limited.Load(), Leaked: s.counts.leaked.Load(), Expiring: s.counts.expiring.Load(), Due: s.counts.due.Load(),
 		Rotated: s.counts.rotated.Load(), RotatedOut: s.counts.rotatedOut.Load(), RotatedBack: s.counts.rotatedBack.Load(),
 	}
 }

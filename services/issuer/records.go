@@ -64,11 +64,16 @@ type Key struct {
 	Leak        *Leak     // nil: nothing is known of one
 	Before      []string  // ids of the keys whose place it takes, the newest last: MaxBefore at most
 	Rotation    *Rotation // nil: no key takes its place
-	Meta        endings.Meta
-	Mark        *endings.Mark
+	// Recipient is to whom the secret of its successor is sealed when nobody is there to be
+	// shown it; nil: nobody, and it is rotated by hand alone.
+	Recipient *Recipient
+	Firing    string     // the unattended rotation that has made it; empty: somebody was there
+	TakenBack *TakenBack // nil: no unattended rotation of it was
+	Meta      endings.Meta
+	Mark      *endings.Mark
 }
 
-// MaxBefore is of how many keys before it a key knows.
+// MaxBefore is of how many keys before it a key knows: of the first, and of the newest.
 const MaxBefore = 20
 
 // Previous returns the id of the key whose place this one has taken; empty: of none.
@@ -90,6 +95,42 @@ type Rotation struct {
 	// Back ends the successor, after which the key is as before. Since it stands there the
 	// key no longer ends at Until.
 	Back *endings.Mark
+	// Firing names the unattended rotation that it is; empty: it is by hand.
+	Firing string
+	// Sealed says that the successor's secret waits for its owner; CollectedAt, By and In when
+	// and by whom it was collected, and by which request, if that could be repeated.
+	Sealed      bool
+	CollectedAt time.Time
+	CollectedBy string
+	CollectedIn string
+}
+
+// Recipient is who can open what is sealed to them.
+type Recipient struct {
+	Age string // an age X25519 recipient
+	By  string // who has registered it
+	At  time.Time
+	// Until is until when they held what the key gives, of Quash's own scopes: so long a
+	// successor may give it. Zero: there is no such bound.
+	Until time.Time
+}
+
+// TakenBack tells of unattended rotations of a key that were taken back, or rolled back.
+type TakenBack struct {
+	Firing      string // the last one that had a successor: it is not done again
+	Uncollected int    // how many were, since nobody had collected the secret in time
+}
+
+// Delivery is the secret of a key, sealed to whoever owns it.
+type Delivery struct {
+	Tenant    string
+	ID        string // of the key whose secret it is
+	Previous  string // the key whose place it takes
+	Recipient string
+	Sealed    string // age, armored
+	Created   time.Time
+	Until     time.Time // it is gone by then at the latest
+	Meta      endings.Meta
 }
 
 // Leak says when and where a key was first seen that should not have been there.

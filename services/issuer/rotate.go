@@ -24,6 +24,11 @@ type Rotate struct {
 	Current string
 	// Scope is what a caller needs without Current.
 	Scope func(KeyKind) string
+
+	// Of an unattended rotation: its name, the id of a key under which it was asked for, and what
+	// puts the secret where its owner finds it, before the successor counts as handed over.
+	firing, asked string
+	deliver       func(ctx context.Context, old, next *Key) error
 }
 
 // Rotated is a key that has taken the place of another.
@@ -62,15 +67,10 @@ func (s *Service) RotateKey(ctx context.Context, c Caller, id string, r Rotate, 
 	if err := s.rotatedBefore(ctx, c, &k); err != nil {
 		return Rotated{}, apikey.Text{}, err
 	}
-	form := apikey.Key
-	if k.Kind == ClientSecret {
-		form = apikey.Secret
-	}
-	secret, err := apikey.Generate(s.d.Rand, form)
+	n, secret, err := s.newSecret(k.Kind)
 	if err != nil {
 		return Rotated{}, apikey.Text{}, err
 	}
-	n := Key{ID: apikey.ID(secret.Reveal()), Hash: apikey.HashOf(secret.Reveal())}
 	if c.Try != nil {
 		if err := c.Try.Makes(ctx, revoke.Target{Kind: revoke.KindKey, ID: n.ID}.String()); err != nil {
 			return Rotated{}, apikey.Text{}, err
@@ -89,9 +89,20 @@ func (s *Service) RotateKey(ctx context.Context, c Caller, id string, r Rotate, 
 	return out, secret, err
 }
 
+// newSecret makes one, and what a key is known by it.
+func (s *Service) newSecret(kind KeyKind) (Key, apikey.Text, error) {
+	form := apikey.Key
+	if kind == ClientSecret {
+		form = apikey.Secret
+	}
+	secret, err := apikey.Generate(s.d.Rand, form)
+	return Key{ID: apikey.ID(secret.Reveal()), Hash: apikey.HashOf(secret.Reveal())}, secret, err
+}
+
 // succeed makes the successor.
 func (s *Service) succeed(ctx context.Context, c Caller, k *Key, n Key, life time.Duration, r *Rotate, only []If[Key]) (Rotated, error) {
 	reserved := false
+	var old Key
 	n, err := stampFirst(ctx, s, true, func(m *making) (Key, error) {
 		n, given, err := s.successor(ctx, m, c, k, n, r)
 		if err != nil {
@@ -103,7 +114,7 @@ func (s *Service) succeed(ctx context.Context, c Caller, k *Key, n Key, life tim
 		}
 		// From here on an answer that is lost leaves a reservation.
 		reserved = true
-		if _, err := s.reserve(ctx, c, k, &n, r, only); err != nil {
+		if old, err = s.reserve(ctx, c, k, &n, r, only); err != nil {
 			reserved = problem.KindOf(err) == problem.Unavailable
 			return Key{}, err
 		}
@@ -117,7 +128,9 @@ func (s *Service) succeed(ctx context.Context, c Caller, k *Key, n Key, life tim
 		}
 		return n, s.goodStill(ctx, k)
 	})
-	var old Key
+	if err == nil && r.deliver != nil {
+		err = r.deliver(ctx, &old, &n)
+	}
 	if err == nil {
 		old, err = s.handOver(ctx, k, n.ID)
 	}
@@ -178,7 +191,7 @@ func (s *Service) rotatedBefore(ctx context.Context, c Caller, k *Key) error {
 	case r == nil || r.Next != made:
 		return s.madeBefore(ctx, c)
 	case !r.Made && !r.Emergency:
-		_, err := s.takeBack(ctx, s.system(), k, "its successor was not handed over")
+		_, err := s.takeBack(ctx, s.system(), k, backUnmade, "its successor was not handed over")
 		return err
 	case r.Emergency:
 		if _, err := s.endRotated(ctx, c, k, k.Meta.Reason); err != nil {
@@ -200,15 +213,28 @@ func (s *Service) successor(ctx context.Context, m *making, c Caller, k *Key, n 
 	if err != nil {
 		return Key{}, nil, err
 	}
-	before := append(slices.Clone(k.Before), k.ID)
-	before = before[max(0, len(before)-MaxBefore):]
 	born := m.now.UTC().Truncate(time.Millisecond)
 	bindings, err := s.boundStill(ctx, m, c, k, n.ID, r.Reason)
 	return Key{
 		ID: n.ID, Hash: n.Hash, Kind: k.Kind, Tenant: k.Tenant, Name: k.Name, Labels: k.Labels, Creator: c.Actor, Owner: k.Owner, Client: k.Client,
 		Scopes: k.Scopes, Roles: roles, OwnerRoles: k.OwnerRoles, OwnerMost: k.OwnerMost, RightsUntil: k.RightsUntil, Audiences: k.Audiences, Networks: k.Networks, RateLimit: k.RateLimit,
-		Stamp: m.stamp, Created: born, Before: before, Meta: s.meta(c, r.Reason),
+		Stamp: m.stamp, Created: born, Before: before(k, r.asked), Recipient: k.Recipient, Firing: r.firing, Meta: s.meta(c, r.Reason),
 	}, bindings, err
+}
+
+// before is of which keys the successor of a key knows: of the first of them, by whose id people
+// and schedules may call all that have come after it, of the one that it was asked for by, and of
+// the newest.
+func before(k *Key, asked string) []string {
+	out := append(slices.Clone(k.Before), k.ID)
+	for i := 1; len(out) > MaxBefore && i < len(out); {
+		if out[i] == asked {
+			i++
+			continue
+		}
+		out = slices.Delete(out, i, i+1)
+	}
+	return out
 }
 
 // rotatable tells whether a key may be given a successor: nobody gets by it out of a hold or
@@ -218,13 +244,10 @@ func (s *Service) rotatable(ctx context.Context, m *making, k *Key, emergency bo
 	if _, err := m.hit(k.Stamp, targets[:]...); err != nil {
 		return err
 	}
-	state, by := s.KeyStanding(k)
-	switch {
-	case state == StateHeld || state == StateRevoked:
-		return problem.New(problem.Conflict, "the key is %s (by %s): it can't be rotated out of that", state, strings.Join(by, ", "))
-	case state != StateActive:
-		return problem.New(problem.Conflict, "the key is %s: make another one", state)
-	case s.goes(k.Owner):
+	if err := s.active(k); err != nil {
+		return err
+	}
+	if s.goes(k.Owner) {
 		return goingAway("owner", k.Owner)
 	}
 	if err := s.mayRotateAgain(ctx, k, emergency); err != nil {
@@ -241,6 +264,18 @@ func (s *Service) rotatable(ctx context.Context, m *making, k *Key, emergency bo
 	}
 	_, err := s.liveClient(ctx, m, k.Client)
 	return notFoundConflict(err, "the key's client is held or deleted")
+}
+
+// active wants that a key is good.
+func (s *Service) active(k *Key) error {
+	switch state, by := s.KeyStanding(k); state {
+	case StateActive:
+		return nil
+	case StateHeld, StateRevoked:
+		return problem.New(problem.Conflict, "the key is %s (by %s): it can't be rotated out of that", state, strings.Join(by, ", "))
+	default:
+		return problem.New(problem.Conflict, "the key is %s: make another one", state)
+	}
 }
 
 // mayRotateAgain wants that the key before one that was made by rotation is gone: so none has
@@ -341,59 +376,4 @@ func (s *Service) boundStill(ctx context.Context, m *making, c Caller, k *Key, n
 		}
 	}
 	return out, nil
-}
-
-// reserve notes in the record of a key who is to take its place.
-func (s *Service) reserve(ctx context.Context, c Caller, k, n *Key, r *Rotate, only []If[Key]) (Key, error) {
-	meta := s.meta(c, r.Reason)
-	begun := n.Created
-	until := begun.Add(r.Overlap)
-	if until.After(k.Expires) {
-		until = k.Expires
-	}
-	return s.d.Store.Keys.Change(ctx, RecordKey(k.Tenant, k.ID), func(k Key) (Key, error) {
-		switch {
-		case k.Mark != nil:
-			return k, problem.New(problem.Conflict, "the key is ending")
-		case k.Rotation != nil && k.Rotation.Next == n.ID:
-			return k, nil // its own work, of which the answer was lost
-		case k.Rotation != nil:
-			return k, problem.New(problem.Conflict, "the key is rotated already: key %s takes its place. End the old one (delete it), or roll back, before you rotate again", k.Rotation.Next)
-		}
-		if err := check(k, only); err != nil {
-			return k, err
-		}
-		k.Rotation = &Rotation{Next: n.ID, Begun: begun, Until: until, By: c.Actor, Emergency: r.Emergency}
-		k.Meta = meta
-		return k, nil
-	})
-}
-
-// handOver notes that the successor is there and its secret is about to be given out.
-func (s *Service) handOver(ctx context.Context, k *Key, next string) (Key, error) {
-	return s.d.Store.Keys.Change(ctx, RecordKey(k.Tenant, k.ID), func(k Key) (Key, error) {
-		r := k.Rotation
-		if r == nil || r.Next != next || r.Back != nil || k.Mark != nil && !r.Emergency {
-			return k, problem.New(problem.Unavailable, "the key was changed while it was rotated; try again")
-		}
-		made := *r
-		made.Made = true
-		k.Rotation = &made
-		return k, nil
-	})
-}
-
-// giveUp takes back what was begun, as far as that can be done now; what is left a sweep does.
-func (s *Service) giveUp(ctx context.Context, k *Key, next string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	now, err := s.d.Store.Keys.Load(ctx, RecordKey(k.Tenant, k.ID))
-	if err != nil || now.Rotation == nil || now.Rotation.Next != next {
-		return
-	}
-	if now.Rotation.Emergency {
-		_, _ = s.endRotated(ctx, s.system(), &now, now.Meta.Reason)
-		return
-	}
-	_, _ = s.takeBack(ctx, s.system(), &now, "its successor could not be made")
 }

@@ -16,7 +16,13 @@ import (
 
 // over reports whether the time of a key beside its successor is over.
 func (k *Key) over(now time.Time) bool {
-	return k.leaving() && (k.Rotation.Made || k.Rotation.Emergency) && !now.Before(k.Rotation.Until)
+	return k.leaving() && (k.Rotation.Made || k.Rotation.Emergency) && !now.Before(k.Rotation.Until) && !k.waits()
+}
+
+// waits reports whether nobody has the secret of the key's successor yet: as long as that is
+// so the key goes on, since whoever uses it has nothing else.
+func (k *Key) waits() bool {
+	return k.leaving() && k.Rotation.Sealed && k.Rotation.CollectedAt.IsZero()
 }
 
 // leaving reports whether another key takes the place of this one.
@@ -104,8 +110,8 @@ func (s *Service) RollBack(ctx context.Context, c Caller, id, reason string, onl
 	if _, err := s.givesKey(ctx, c, "id", &k, k.Expires); err != nil {
 		return Ended{}, err
 	}
-	back := func(ctx context.Context) (Ended, error) {
-		return s.takeBack(ctx, c, &k, reason, append([]If[Key]{func(k Key) error {
+	roll := func(ctx context.Context) (Ended, error) {
+		return s.takeBack(ctx, c, &k, backRolled, reason, append([]If[Key]{func(k Key) error {
 			if k.Rotation != nil && k.Rotation.Back != nil {
 				return nil
 			}
@@ -113,7 +119,7 @@ func (s *Service) RollBack(ctx context.Context, c Caller, id, reason string, onl
 		}}, only...)...)
 	}
 	if k.Rotation == nil || k.Rotation.Back != nil {
-		return back(ctx)
+		return roll(ctx)
 	}
 	next, err := s.d.Store.Keys.Load(ctx, RecordKey(k.Tenant, k.Rotation.Next))
 	if err != nil && problem.KindOf(err) != problem.NotFound { // it may have ended by itself
@@ -123,13 +129,22 @@ func (s *Service) RollBack(ctx context.Context, c Caller, id, reason string, onl
 		return Ended{}, err
 	}
 	if !s.mayRule(&next) {
-		return back(ctx)
+		return roll(ctx)
 	}
-	return s.endingRuler(ctx, c, leaving{key: next.ID, back: k.ID}, back)
+	return s.endingRuler(ctx, c, leaving{key: next.ID, back: k.ID}, roll)
 }
 
+// back is why a rotation is taken back, as its mark says it.
+type back string
+
+const (
+	backRolled      back = `"before"`      // somebody has rolled it back
+	backUnmade      back = `"unmade"`      // its successor was not handed over
+	backUncollected back = `"uncollected"` // nobody has collected the secret of its successor
+)
+
 // takeBack is RollBack for whoever may.
-func (s *Service) takeBack(ctx context.Context, c Caller, k *Key, reason string, only ...If[Key]) (Ended, error) {
+func (s *Service) takeBack(ctx context.Context, c Caller, k *Key, why back, reason string, only ...If[Key]) (Ended, error) {
 	out, old := Ended{}, *k
 	if k.Rotation != nil {
 		out.Target = revoke.Target{Kind: revoke.KindKey, ID: k.Rotation.Next}.String()
@@ -144,7 +159,7 @@ func (s *Service) takeBack(ctx context.Context, c Caller, k *Key, reason string,
 		old, out.Target = k, revoke.Target{Kind: revoke.KindKey, ID: k.Rotation.Next}.String()
 		m, err := s.newMark(c, reason, commit.Target{Kind: revoke.KindKey, ID: k.Rotation.Next})
 		if err == nil {
-			m.Record, m.Next = true, []byte(`"before"`)
+			m.Record, m.Next = true, []byte(why)
 		}
 		return m, err
 	})
@@ -184,10 +199,27 @@ func (s *Service) backMarkable() markable[Key] {
 			return s.removeKey(ctx, k.Tenant, k.Rotation.Next)
 		},
 		rewrite: func(k Key, m *endings.Mark, _ revoke.Stamp) (Key, error) {
+			k.TakenBack = k.tookBack(back(m.Next))
 			k.Rotation, k.Meta = nil, m.Meta
 			return k, nil
 		},
 	}
+}
+
+// tookBack is what is remembered of a rotation that is taken back. One that was not handed over
+// is forgotten, so that its firing is done anew.
+func (k *Key) tookBack(why back) *TakenBack {
+	if k.Rotation == nil || k.Rotation.Firing == "" || why == backUnmade {
+		return k.TakenBack
+	}
+	out := TakenBack{Firing: k.Rotation.Firing}
+	if k.TakenBack != nil {
+		out.Uncollected = k.TakenBack.Uncollected
+	}
+	if why == backUncollected {
+		out.Uncollected++
+	}
+	return &out
 }
 
 // endRotated ends a key of which another one has taken the place.
@@ -310,7 +342,7 @@ func (s *Service) rotationDue(k *Key) bool {
 	case !k.leaving() || k.Mark != nil: // other sweeps do that
 		return false
 	case k.Rotation.Made:
-		return k.over(now)
+		return !now.Before(k.Rotation.Until)
 	case k.Rotation.Emergency:
 		return now.Sub(k.Rotation.Begun) >= endings.Age
 	}
@@ -318,17 +350,20 @@ func (s *Service) rotationDue(k *Key) bool {
 }
 
 func (s *Service) goOnRotating(ctx context.Context, k *Key) error {
+	waits := k.waits()
 	due := func(k Key) error {
-		if !s.rotationDue(&k) {
+		if !s.rotationDue(&k) || k.waits() != waits {
 			return errTold
 		}
 		return nil
 	}
 	var err error
-	if k.Rotation.Made || k.Rotation.Emergency {
+	if waits && k.Rotation.Made {
+		_, err = s.takeBack(ctx, s.system(), k, backUncollected, "nobody has collected the secret of key "+k.Rotation.Next+" in time", due)
+	} else if k.Rotation.Made || k.Rotation.Emergency {
 		_, err = s.endKey(ctx, s.system(), k, "rotated: key "+k.Rotation.Next+" has taken its place", due)
 	} else {
-		_, err = s.takeBack(ctx, s.system(), k, "its successor was not handed over", due)
+		_, err = s.takeBack(ctx, s.system(), k, backUnmade, "its successor was not handed over", due)
 	}
 	if err != nil && (errors.Is(err, errTold) || problem.KindOf(err) == problem.NotFound) {
 		return nil

@@ -86,7 +86,7 @@ const (
 )
 
 // Deps is what the service works with. All fields are required but Expiring,
-// Rotated and Verifier, which introspection and revocation of tokens need.
+// Rotated, Due and Verifier, which introspection and revocation of tokens need.
 type Deps struct {
 	Store     *Store
 	Reader    Reader
@@ -101,6 +101,8 @@ type Deps struct {
 	Attempted func(target revoke.Key, stamp revoke.Stamp, from netip.Addr) bool
 	// Rotated tells others of keys that others take the place of; nil as with Expiring.
 	Rotated func(context.Context, KeyRotated) error
+	// Due tells others of keys that should be rotated and have no recipient; nil as with Expiring.
+	Due func(context.Context, KeyDue) error
 	// Requests are those that are remembered by their idempotency key; nil: none are.
 	Requests Requests
 	Log      *zap.Logger

@@ -60,6 +60,9 @@ type Store struct {
 	// Uses may be nil: then what a replica has seen is known to it alone. Nothing is
 	// decided by them, so that Ready does not ask for them.
 	Uses Table[Use]
+	// Deliveries are sealed secrets; nil: then no key is rotated unattended. They are read from the
+	// store itself, so that Ready does not ask for them.
+	Deliveries Table[Delivery]
 	// Turn gives what has a name to one at a time, of all replicas, and waits for it a
 	// short while: done gives it back. Who has it uses it for TurnTime at most.
 	Turn func(ctx context.Context, name string) (done func(), err error)

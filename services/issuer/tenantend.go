@@ -78,6 +78,9 @@ func (s *Service) clearTenant(ctx context.Context, t Tenant) error {
 	if s.d.Store.Uses != nil {
 		err = errors.Join(err, clearTable(ctx, s.d.Store.Uses, t.Name))
 	}
+	if s.d.Store.Deliveries != nil {
+		err = errors.Join(err, clearTable(ctx, s.d.Store.Deliveries, t.Name))
+	}
 	if s.d.Requests != nil {
 		err = errors.Join(err, clearAll(ctx, t.Name, s.d.Requests.Stored, s.d.Requests.Forget))
 	}
@@ -138,6 +141,9 @@ func (s *Service) Remains(ctx context.Context, c Caller, name string) (Remains, 
 	r.Keys, r.Clients = count(s.d.Store.Keys.Stored(ctx, name)), count(s.d.Store.Clients.Stored(ctx, name))
 	if s.d.Store.Uses != nil {
 		r.Keys += count(s.d.Store.Uses.Stored(ctx, name)) // what is known of keys is a part of them
+	}
+	if s.d.Store.Deliveries != nil {
+		r.Keys += count(s.d.Store.Deliveries.Stored(ctx, name))
 	}
 	if s.d.Requests != nil {
 		r.Requests = count(s.d.Requests.Stored(ctx, name))

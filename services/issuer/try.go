@@ -56,8 +56,13 @@ func check[T any](v T, conditions []If[T]) error {
 // meets checks the conditions of a change, but for one that has been written
 // already: after a lost answer a change meets its own work.
 func meets[T any](v T, stands, own endings.Meta, conditions []If[T]) error {
-	if stands.Actor == own.Actor && stands.Reason == own.Reason && stands.At.Equal(own.At) {
+	if wrote(stands, own) {
 		return nil
 	}
 	return check(v, conditions)
+}
+
+// wrote reports whether what stands in a record is a change's own work.
+func wrote(stands, own endings.Meta) bool {
+	return stands.Actor == own.Actor && stands.Reason == own.Reason && stands.At.Equal(own.At)
 }

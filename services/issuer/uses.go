@@ -141,6 +141,15 @@ func (s *Service) UsedSince(k *Key) Use {
 	return use
 }
 
+// NextUse returns the last use of the key that takes the place of one; the zero Use: it was not used,
+// or there is none.
+func (s *Service) NextUse(k *Key) Use {
+	if k.Rotation == nil {
+		return Use{}
+	}
+	return s.UseOf(&Key{Tenant: k.Tenant, ID: k.Rotation.Next})
+}
+
 func (s *Service) storedUse(key string) (Use, bool) {
 	if s.d.Store.Uses == nil {
 		return Use{}, false

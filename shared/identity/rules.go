@@ -39,6 +39,9 @@ var Buckets = map[string][]string{
 // changes anything by what stands there, so that the audit leaves them out.
 var Observed = map[string][]string{Issuer: {"uses"}}
 
+// Sealed are the buckets of sealed secrets, in the same account: their service alone reads them.
+var Sealed = map[string][]string{Issuer: {"deliveries"}}
+
 // Requests is the bucket of the requests that had an idempotency key. Issuer and
 // revocation each have one, in accounts of their own; it holds no records, so that
 // the audit does not read it.
@@ -111,7 +114,7 @@ func scope(role, signer string) *jwt.UserScope {
 		follow() // it decides about tokens for its own API, and so joins the fleet
 		serve(wire.GuardPrefix+">", wire.CommitPrefix+">", wire.APIRevocation+">", wire.BreakGlassRevocation+">")
 	case Issuer, Rotator:
-		for _, bucket := range slices.Concat(Buckets[role], Observed[role]) {
+		for _, bucket := range slices.Concat(Buckets[role], Observed[role], Sealed[role]) {
 			pub = append(append(pub, reads("KV_"+bucket)...), manages("KV_"+bucket)...)
 			pub = append(pub, "$KV."+bucket+".>")
 		}
@@ -128,10 +131,10 @@ func scope(role, signer string) *jwt.UserScope {
 			// Key messages, and the question who lacks one.
 			pub = append(pub, wire.CommitPrefix+role+".>")
 			serve(wire.APIRotation+">", wire.BreakGlassRotation+">")
-			pub = append(pub, wire.RecordsIssuer+leaked.Operation)
+			pub = append(pub, wire.RecordsIssuer+leaked.Operation, wire.KeysIssuer+">")
 		} else {
 			pub = append(pub, wire.EventIssuer+">")
-			serve(wire.APIIssuer+">", wire.BreakGlassIssuer+">", wire.RecordsIssuer+">")
+			serve(wire.APIIssuer+">", wire.BreakGlassIssuer+">", wire.RecordsIssuer+">", wire.KeysIssuer+">")
 		}
 	case ControlReader:
 		for _, service := range []string{Issuer, Rotator} {

@@ -35,6 +35,15 @@ func keys() chapter {
 			holds: []holds{{"it is served as the owner", `answer.for === "alice-" + pm.collectionVariables.get("run")`}},
 		},
 		{
+			op: "setKeyRecipient", auth: operator, title: "Say to whom a schedule seals its next secret", path: id, body: `{"recipient": "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p", ` + because + `}`,
+			why:   "The recipient is the example of age's own documentation: nobody here has its private half.",
+			holds: []holds{{"it is the key's recipient", `answer.recipient.startsWith("age1ql3z7")`}},
+		},
+		{
+			op: "collectKey", auth: operator, title: "Ask for a sealed secret that is not there", path: id, body: `{` + because + `}`, want: []int{404},
+			why: "No schedule has rotated the key.",
+		},
+		{
 			op: "rotateKey", auth: operator, title: "Make a key that takes its place", path: id, body: `{"overlap": "1h", "expires_in": "12h", ` + because + `}`,
 			holds: []holds{{"it is another one of the same owner", `answer.previous === pm.collectionVariables.get("key_id") && answer.owner === "alice-" + pm.collectionVariables.get("run")`}},
 			keep:  []keep{{"next_id", "id"}},

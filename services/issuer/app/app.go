@@ -135,7 +135,7 @@ func (s *Service) wire(d Deps) error {
 	s.domain, err = issuer.New(issuer.Config{
 		Issuer: s.cfg.URL, Tenant: s.cfg.Tenant, Audience: s.cfg.Audience, TokenLife: s.cfg.TokenLife, Limit: s.cfg.Limit, Keys: s.cfg.keyPolicy(),
 	}, issuer.Deps{
-		Expiring: events{d.NATS}.keyExpiring, Rotated: events{d.NATS}.keyRotated,
+		Expiring: events{d.NATS}.keyExpiring, Rotated: events{d.NATS}.keyRotated, Due: events{d.NATS}.keyDue,
 		Store: &s.store.Store, Reader: s.reader, Committer: commit.NewClient(d.NATS, identity.Issuer), Signers: s.rings,
 		Verifier: verifier{s.guard}, Attempted: s.guard.Attempted, Requests: s.asked, Log: d.Log, Now: d.Now, Rand: d.Rand,
 	})
@@ -226,6 +226,7 @@ func (s *Service) Run(ctx context.Context) error {
 		g.Go(func() error { return s.domain.Canaries(ctx, s.cfg.Canary) })
 	}
 	g.Go(func() error { return s.serveRecords(ctx) })
+	g.Go(func() error { return s.serveRotation(ctx) })
 	return g.Wait()
 }
 

@@ -58,8 +58,15 @@ type rotatedData struct {
 	Until     string `json:"until"`
 	Emergency bool   `json:"emergency,omitempty"`
 	By        string `json:"by"`
+	Sealed    bool   `json:"sealed,omitempty"`
 	// Outcome is of a rotation that has come to its end.
 	Outcome string `json:"outcome,omitempty"`
+}
+
+type dueData struct {
+	keyData
+	Firing string `json:"firing"`
+	By     string `json:"by"`
 }
 
 const (
@@ -67,6 +74,7 @@ const (
 	typeKeyExpiring  = "dev.quash.key.expiring"
 	typeKeyRotated   = "dev.quash.key.rotated"
 	typeRotationDone = "dev.quash.key.rotation-ended"
+	typeKeyDue       = "dev.quash.key.due"
 	eventTime        = "2006-01-02T15:04:05.000Z07:00"
 )
 
@@ -85,12 +93,21 @@ func (e events) keyExpiring(_ context.Context, x issuer.KeyExpiring) error {
 // keyRotated tells that another key takes the place of one, and what has become of that.
 func (e events) keyRotated(_ context.Context, x issuer.KeyRotated) error {
 	k, r := &x.Key, x.Key.Rotation
-	data := rotatedData{keyData: dataOf(k), Next: r.Next, Until: r.Until.UTC().Format(eventTime), Emergency: r.Emergency, By: r.By}
+	data := rotatedData{keyData: dataOf(k), Next: r.Next, Until: r.Until.UTC().Format(eventTime), Emergency: r.Emergency, By: r.By, Sealed: r.Sealed}
 	typ, what := typeKeyRotated, "key-rotated"
 	if x.Change != issuer.RotationBegun {
 		typ, what, data.Outcome = typeRotationDone, "key-rotation-ended", string(x.Change)
 	}
 	return e.tell(k, what, event{Type: typ, ID: r.Next + "-" + string(x.Change), Time: x.At.UTC().Format(eventTime), Data: data})
+}
+
+// keyDue tells that a key should be rotated, and that nobody is registered who could have the
+// new secret. The same firing is the same event.
+func (e events) keyDue(_ context.Context, x issuer.KeyDue) error {
+	k := &x.Key
+	return e.tell(k, "key-due", event{
+		Type: typeKeyDue, ID: k.ID + "-due-" + x.Firing, Time: x.At.UTC().Format(eventTime), Data: dueData{dataOf(k), x.Firing, x.By},
+	})
 }
 
 func dataOf(k *issuer.Key) keyData {
@@ -152,6 +169,7 @@ func (s *Service) keyMetrics() []prometheus.Collector {
 		canaries("failed", func(s issuer.CanaryStats) uint64 { return s.Failed }),
 		count("quash_keys_rate_limited_total", "Exchanges refused by the rate limit of their key.", func(s issuer.Stats) uint64 { return s.RateLimited }),
 		count("quash_keys_leaked_total", "Times that somebody has shown an API key or client secret that should be secret.", func(s issuer.Stats) uint64 { return s.Leaked }),
+		count("quash_keys_due_total", "Times that a schedule was to rotate a key for which nobody has registered a recipient, so that its owner was told.", func(s issuer.Stats) uint64 { return s.Due }),
 		count("quash_keys_expiring_total", "Times that the end of a key was told of, each by the replica that was first.", func(s issuer.Stats) uint64 { return s.Expiring }),
 	}
 }

@@ -70,6 +70,7 @@ type createClientInput struct {
 		Audiences       []string `json:"audiences,omitempty" doc:"resources that tokens may be for; none: the default only"`
 		Serves          []string `json:"serves,omitempty" doc:"audiences that it is: it may introspect tokens for them"`
 		SecretExpiresIn string   `json:"secret_expires_in,omitempty" doc:"as in 720h; 90 days by default, 400 at most"`
+		Recipient       string   `json:"recipient,omitempty" maxLength:"200" doc:"an age X25519 recipient, age1…: to whom the secret is sealed that takes the place of this one by a schedule"`
 		Reason          string   `json:"reason,omitempty" doc:"why, for the audit"`
 	}
 }
@@ -92,6 +93,7 @@ type (
 		Body struct {
 			Name      string `json:"name,omitempty" doc:"for people"`
 			ExpiresIn string `json:"expires_in,omitempty" doc:"as in 720h; 90 days by default, 400 at most"`
+			Recipient string `json:"recipient,omitempty" maxLength:"200" doc:"an age X25519 recipient, age1…: to whom the secret is sealed that takes the place of this one by a schedule"`
 			Reason    string `json:"reason,omitempty" doc:"why, for the audit"`
 		}
 	}
@@ -155,7 +157,7 @@ func (h *handlers) createClient(ctx context.Context, in *createClientInput) (*ne
 	}
 	c, k, secret, err := h.in(ctx).CreateClient(ctx, caller(ctx), issuer.NewClient{
 		Name: in.Body.Name, Grants: grants, Scopes: in.Body.Scopes, Roles: in.Body.Roles, Audiences: in.Body.Audiences,
-		Serves: in.Body.Serves, SecretLife: d, Reason: why,
+		Serves: in.Body.Serves, SecretLife: d, Recipient: in.Body.Recipient, Reason: why,
 	})
 	if err != nil {
 		return nil, err
@@ -197,7 +199,7 @@ func (h *handlers) addSecret(ctx context.Context, in *addSecretInput) (*newKeyOu
 	if err != nil {
 		return nil, err
 	}
-	k, secret, err := h.in(ctx).AddSecret(ctx, caller(ctx), in.ID, in.Body.Name, d, why)
+	k, secret, err := h.in(ctx).AddSecret(ctx, caller(ctx), in.ID, issuer.NewSecret{Name: in.Body.Name, Life: d, Recipient: in.Body.Recipient, Reason: why})
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"math"
 	"net/http"
 
 	"github.com/quash-project/quash/services/issuer"
@@ -16,6 +17,38 @@ type RotatedKey struct {
 	NewKey
 	Until frame.Time `json:"until" doc:"when the old key ends; of an emergency that was at once"`
 	Ended *Ended     `json:"ended,omitempty" doc:"of an emergency: the end of the old key in the log"`
+}
+
+// KeyRotation is how another key takes the place of one, and who uses that still.
+type KeyRotation struct {
+	Next      string      `json:"next" doc:"the key that takes its place"`
+	BegunAt   frame.Time  `json:"begun_at"`
+	BegunBy   string      `json:"begun_by"`
+	Until     frame.Time  `json:"until" doc:"from then on the old key, and every token that came from it, is refused"`
+	Emergency bool        `json:"emergency,omitempty" doc:"the old key ended at once"`
+	Back      bool        `json:"back,omitempty" doc:"it is being rolled back: the new key ends, and the old one stays"`
+	Uses      int64       `json:"uses" doc:"how often the old key was used since; some minutes late"`
+	UsedAt    *frame.Time `json:"used_at,omitempty" doc:"when the old key was used last since, to the minute; missing: it was not used"`
+	UsedFrom  string      `json:"used_from,omitempty" doc:"the address from which it was used then"`
+	UsedBy    string      `json:"used_by,omitempty" doc:"what the program that used it then calls itself"`
+	// Of one whose secret nobody was shown:
+	Sealed      bool        `json:"sealed,omitempty" doc:"the new secret is sealed to the key's recipient, who collects it by POST /v1/keys/{id}/delivery; what is not collected until then is taken back, and the old key stays"`
+	CollectedAt *frame.Time `json:"collected_at,omitempty" doc:"when it was collected"`
+	CollectedBy string      `json:"collected_by,omitempty"`
+	NextUsedAt  *frame.Time `json:"next_used_at,omitempty" doc:"when the new key was used last, to the minute: once it was, the rotation is confirmed"`
+}
+
+func (h *handlers) rotation(k *issuer.Key) *KeyRotation {
+	r := k.Rotation
+	if r == nil {
+		return nil
+	}
+	use := h.s.UsedSince(k)
+	return &KeyRotation{
+		Next: r.Next, BegunAt: frame.Time(r.Begun), BegunBy: r.By, Until: frame.Time(r.Until), Emergency: r.Emergency, Back: r.Back != nil,
+		Uses: int64(min(use.Times, math.MaxInt64)), UsedAt: timeOf(use.At), UsedFrom: address(use.From), UsedBy: use.Agent,
+		Sealed: r.Sealed, CollectedAt: timeOf(r.CollectedAt), CollectedBy: r.CollectedBy, NextUsedAt: timeOf(h.s.NextUse(k).At),
+	}
 }
 
 type (
@@ -57,8 +90,8 @@ func (o *rotateKeyOutput) Made() string {
 	return revoke.Target{Kind: revoke.KindKey, ID: o.Body.ID}.String()
 }
 
-// scopeToMake is the scope of whoever makes keys of a kind.
-func scopeToMake(kind issuer.KeyKind) string {
+// ScopeToMake is the scope of whoever makes keys of a kind.
+func ScopeToMake(kind issuer.KeyKind) string {
 	if kind == issuer.ClientSecret {
 		return rights.ClientsWrite
 	}
@@ -107,7 +140,7 @@ func (h *handlers) rotateKey(ctx context.Context, in *rotateKeyInput) (*rotateKe
 		return nil, err
 	}
 	r := issuer.Rotate{
-		Emergency: in.Body.Emergency, Reason: why, Current: in.Body.Current, Scope: scopeToMake,
+		Emergency: in.Body.Emergency, Reason: why, Current: in.Body.Current, Scope: ScopeToMake,
 	}
 	if r.Overlap, err = life("overlap", in.Body.Overlap); err != nil {
 		return nil, err

@@ -2,7 +2,6 @@ package httpapi
 
 import (
 	"context"
-	"math"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -43,23 +42,10 @@ type Key struct {
 	Leaked       *Leak             `json:"leaked,omitempty" doc:"somebody has shown it who should not have it"`
 	Previous     string            `json:"previous,omitempty" doc:"the key whose place it takes"`
 	Rotation     *KeyRotation      `json:"rotation,omitempty" doc:"another key takes its place"`
+	Recipient    string            `json:"recipient,omitempty" doc:"to whom the secret is sealed that takes the place of this one by a schedule, as age1…"`
 	ChangedBy    string            `json:"changed_by"`
 	ChangedAt    frame.Time        `json:"changed_at"`
 	Reason       string            `json:"reason,omitempty"`
-}
-
-// KeyRotation is how another key takes the place of one, and who uses that still.
-type KeyRotation struct {
-	Next      string      `json:"next" doc:"the key that takes its place"`
-	BegunAt   frame.Time  `json:"begun_at"`
-	BegunBy   string      `json:"begun_by"`
-	Until     frame.Time  `json:"until" doc:"from then on the old key, and every token that came from it, is refused"`
-	Emergency bool        `json:"emergency,omitempty" doc:"the old key ended at once"`
-	Back      bool        `json:"back,omitempty" doc:"it is being rolled back: the new key ends, and the old one stays"`
-	Uses      int64       `json:"uses" doc:"how often the old key was used since; some minutes late"`
-	UsedAt    *frame.Time `json:"used_at,omitempty" doc:"when the old key was used last since, to the minute; missing: it was not used"`
-	UsedFrom  string      `json:"used_from,omitempty" doc:"the address from which it was used then"`
-	UsedBy    string      `json:"used_by,omitempty" doc:"what the program that used it then calls itself"`
 }
 
 // Leak is where a key was first seen that should be secret.
@@ -74,7 +60,7 @@ func (k Key) Tagged() any {
 	k.LastUsedAt, k.LastUsedFrom = nil, ""
 	if k.Rotation != nil {
 		r := *k.Rotation
-		r.Uses, r.UsedAt, r.UsedFrom, r.UsedBy = 0, nil, "", ""
+		r.Uses, r.UsedAt, r.UsedFrom, r.UsedBy, r.NextUsedAt = 0, nil, "", "", nil
 		k.Rotation = &r
 	}
 	return k
@@ -105,21 +91,12 @@ func (h *handlers) key(k *issuer.Key) Key {
 		out.Leaked = &Leak{At: frame.Time(l.At), Where: l.Where, From: address(l.From)}
 	}
 	out.Previous, out.Rotation = k.Previous(), h.rotation(k)
+	if k.Recipient != nil {
+		out.Recipient = k.Recipient.Age
+	}
 	state, by := h.s.KeyStanding(k)
 	out.State, out.HitBy = string(state), by
 	return out
-}
-
-func (h *handlers) rotation(k *issuer.Key) *KeyRotation {
-	r := k.Rotation
-	if r == nil {
-		return nil
-	}
-	use := h.s.UsedSince(k)
-	return &KeyRotation{
-		Next: r.Next, BegunAt: frame.Time(r.Begun), BegunBy: r.By, Until: frame.Time(r.Until), Emergency: r.Emergency, Back: r.Back != nil,
-		Uses: int64(min(use.Times, math.MaxInt64)), UsedAt: timeOf(use.At), UsedFrom: address(use.From), UsedBy: use.Agent,
-	}
 }
 
 func timeOf(t time.Time) *frame.Time {
@@ -179,6 +156,7 @@ type createKeyInput struct {
 		Networks   []string          `json:"networks,omitempty" doc:"from which it may be used, as 192.0.2.0/24, 2001:db8::/32 or a single address; none: from everywhere"`
 		RateLimit  int               `json:"rate_limit,omitempty" doc:"exchanges a minute, of each replica of the issuer; none: no limit"`
 		ExpiresIn  string            `json:"expires_in,omitempty" doc:"as in 720h or 30d; 90 days by default and 400 at most, or less by policy"`
+		Recipient  string            `json:"recipient,omitempty" maxLength:"200" doc:"an age X25519 recipient, age1…: to whom the secret is sealed that takes the place of this one by a schedule"`
 		Reason     string            `json:"reason,omitempty" doc:"why, for the audit"`
 	}
 }
@@ -267,6 +245,7 @@ func (h *handlers) keys(a *frame.API) {
 	frame.Register(a, op("enableKey", http.MethodPost, "/v1/keys/{id}/enable", "Take a key again that was disabled; what somebody else holds stays held", "keys"), rights.KeysWrite,
 		h.held((*issuer.Service).EnableKey))
 	h.keyRotation(a)
+	h.keyDelivery(a)
 	h.keyImport(a)
 	frame.Register(a, op("lookup", http.MethodPost, "/v1/lookups", "Tell what a pasted API key or client secret is", "keys"), rights.KeysRead, h.lookup)
 }
@@ -286,7 +265,7 @@ func (h *handlers) createKey(ctx context.Context, in *createKeyInput) (*newKeyOu
 	}
 	k, secret, err := h.in(ctx).CreateKey(ctx, caller(ctx), issuer.NewKey{
 		Owner: in.Body.Owner, Client: in.Body.ClientID, Name: in.Body.Name, Labels: in.Body.Labels, Scopes: in.Body.Scopes, Roles: in.Body.Roles,
-		OwnerRoles: in.Body.OwnerRoles, Audiences: in.Body.Audiences, Networks: from, RateLimit: in.Body.RateLimit, Life: d, Reason: why,
+		OwnerRoles: in.Body.OwnerRoles, Audiences: in.Body.Audiences, Networks: from, RateLimit: in.Body.RateLimit, Life: d, Recipient: in.Body.Recipient, Reason: why,
 	})
 	if err != nil {
 		return nil, err

@@ -46,6 +46,9 @@ type keyRow struct {
 	Leak        *leakRow       `json:"leak,omitempty"`
 	Before      []string       `json:"before,omitempty"`
 	Rotation    *rotationRow   `json:"rotation,omitempty"`
+	Recipient   *recipientRow  `json:"recipient,omitempty"`
+	Firing      string         `json:"firing,omitempty"`
+	TakenBack   *takenBackRow  `json:"taken_back,omitempty"`
 	Meta        endings.Meta   `json:"meta"`
 	Mark        *endings.Mark  `json:"mark,omitempty"`
 }
@@ -64,6 +67,35 @@ type rotationRow struct {
 	Emergency bool          `json:"emergency,omitempty"`
 	Made      bool          `json:"made,omitempty"`
 	Back      *endings.Mark `json:"back,omitempty"`
+	Firing    string        `json:"firing,omitempty"`
+	Sealed    bool          `json:"sealed,omitempty"`
+	// Collected: when, by whom and by which request.
+	CollectedAt time.Time `json:"collected_at,omitzero"`
+	CollectedBy string    `json:"collected_by,omitempty"`
+	CollectedIn string    `json:"collected_in,omitempty"`
+}
+
+type recipientRow struct {
+	Age   string    `json:"age"`
+	By    string    `json:"by"`
+	At    time.Time `json:"at"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+type takenBackRow struct {
+	Firing      string `json:"firing,omitempty"`
+	Uncollected int    `json:"uncollected,omitempty"`
+}
+
+type deliveryRow struct {
+	Tenant    string       `json:"tenant"`
+	ID        string       `json:"id"`
+	Previous  string       `json:"previous"`
+	Recipient string       `json:"recipient"`
+	Sealed    string       `json:"sealed"`
+	Created   time.Time    `json:"created_at"`
+	Until     time.Time    `json:"until"`
+	Meta      endings.Meta `json:"meta"`
 }
 
 type useRow struct {
@@ -83,7 +115,8 @@ func keyToRow(k issuer.Key) keyRow {
 		Scopes: k.Scopes, Roles: refsToRow(k.Roles), OwnerRoles: k.OwnerRoles, OwnerMost: k.OwnerMost, RightsUntil: k.RightsUntil, Audiences: k.Audiences,
 		Networks: k.Networks, RateLimit: k.RateLimit, Imported: k.Imported,
 		Stamp: k.Stamp, Created: k.Created, Expires: k.Expires, Warned: k.Warned, Leak: (*leakRow)(k.Leak),
-		Before: k.Before, Rotation: (*rotationRow)(k.Rotation), Meta: k.Meta, Mark: k.Mark,
+		Before: k.Before, Rotation: (*rotationRow)(k.Rotation), Recipient: (*recipientRow)(k.Recipient), Firing: k.Firing,
+		TakenBack: (*takenBackRow)(k.TakenBack), Meta: k.Meta, Mark: k.Mark,
 	}
 }
 
@@ -93,7 +126,8 @@ func keyFromRow(r keyRow) issuer.Key {
 		Scopes: r.Scopes, Roles: refsFromRow(r.Roles), OwnerRoles: r.OwnerRoles, OwnerMost: r.OwnerMost, RightsUntil: r.RightsUntil, Audiences: r.Audiences,
 		Networks: r.Networks, RateLimit: r.RateLimit, Imported: r.Imported,
 		Stamp: r.Stamp, Created: r.Created, Expires: r.Expires, Warned: r.Warned, Leak: (*issuer.Leak)(r.Leak),
-		Before: r.Before, Rotation: (*issuer.Rotation)(r.Rotation), Meta: r.Meta, Mark: r.Mark,
+		Before: r.Before, Rotation: (*issuer.Rotation)(r.Rotation), Recipient: (*issuer.Recipient)(r.Recipient), Firing: r.Firing,
+		TakenBack: (*issuer.TakenBack)(r.TakenBack), Meta: r.Meta, Mark: r.Mark,
 	}
 }
 

@@ -84,6 +84,11 @@ func New(cfg Config) (*Store, error) {
 		toRow: func(u issuer.Use) useRow { return useRow(u) }, fromRow: func(r useRow) issuer.Use { return issuer.Use(r) },
 		end: func(u issuer.Use) time.Time { return u.Until.Add(afterEnd) },
 	})
+	s.Deliveries = add(s, kind[issuer.Delivery, deliveryRow]{
+		bucket: "deliveries", history: keepLast,
+		toRow: func(d issuer.Delivery) deliveryRow { return deliveryRow(d) }, fromRow: func(r deliveryRow) issuer.Delivery { return issuer.Delivery(r) },
+		end: func(d issuer.Delivery) time.Time { return d.Until },
+	})
 	s.Uses, s.Turn = uses, uses.turn
 	return s, nil
 }

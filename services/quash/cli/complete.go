@@ -86,6 +86,14 @@ func (a *app) owners(cmd *cobra.Command, kind, prefix string) []cobra.Completion
 	return out
 }
 
+// completeRotated completes what a schedule rotates.
+func (a *app) completeRotated(cmd *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if strings.Contains(prefix, ":") {
+		return a.completeTargets(cmd, args, prefix)
+	}
+	return []cobra.Completion{"signing-key", "key:", "client:"}, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
 // completed gives a flag its completion.
 func completed(c *cobra.Command, flag string, by cobra.CompletionFunc) {
 	if err := c.RegisterFlagCompletionFunc(flag, by); err != nil {

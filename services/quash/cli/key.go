@@ -43,13 +43,13 @@ func (a *app) keyCmd() *cobra.Command {
 			func(id string, _ api.Ended) []string { return []string{"disabled", id} }),
 		r.cutCmd("enable", "Take an API key again that was disabled", (*client.Client).EnableKey,
 			func(id string, _ api.Ended) []string { return []string{"enabled", id} }),
-		a.keyRotateCmd(), a.keyRotationCmd(),
+		a.keyRotateCmd(), a.keyRotationCmd(), a.keyRecipientCmd(), a.keyCollectCmd(),
 		r.cutCmd("rollback", "Take a rotation back: the new key ends, and the old one stays", (*client.Client).RollBackKey,
 			func(id string, e api.Ended) []string { return []string{"rolled back", id, "ended", e.Target} }))
 }
 
 func (a *app) keyCreateCmd() *cobra.Command {
-	var owner, clientID, name string
+	var owner, clientID, name, recipient string
 	var scopes, roles, audiences, networks []string
 	var labels map[string]string
 	var expires string
@@ -75,7 +75,7 @@ func (a *app) keyCreateCmd() *cobra.Command {
 			made, err := cl.CreateKey(cmd.Context(), api.CreateKeyJSONRequestBody{
 				Owner: owner, OwnerRoles: ownerRoles, ClientID: clientID, Name: name, Labels: labels,
 				Scopes: split(scopes), Roles: split(roles), Audiences: split(audiences),
-				Networks: networks, RateLimit: rate, ExpiresIn: expires,
+				Networks: networks, RateLimit: rate, ExpiresIn: expires, Recipient: recipient,
 			})
 			if err != nil {
 				return err
@@ -95,6 +95,7 @@ func (a *app) keyCreateCmd() *cobra.Command {
 	f.StringSliceVar(&networks, "network", nil, "where it may be used from, as 192.0.2.0/24, 2001:db8::/32 or one address; repeatable (default: everywhere)")
 	f.Int64Var(&rate, "rate-limit", 0, "exchanges a minute, of each replica of the issuer (default: no limit)")
 	f.StringVar(&expires, "expires", "", "life, as in 30d or 720h (default 90 days, at most 400, or less by policy)")
+	f.StringVar(&recipient, "recipient", "", "an age recipient, age1…: to whom a schedule seals the secret that takes the place of this one")
 	return c
 }
 
@@ -137,7 +138,7 @@ func (a *app) showKey(text json.RawMessage) error {
 			"scopes", words(k.Scopes), "roles", words(k.Roles),
 			"client", k.ClientID, "state", string(k.State), "hit by", words(k.HitBy),
 			"networks", words(k.Networks), "rate limit", rate, "leaked", leaked,
-			"created", at(k.CreatedAt), "by", k.CreatedBy, "expires", at(k.ExpiresAt), "last used", used, "instead of", k.Previous)
+			"created", at(k.CreatedAt), "by", k.CreatedBy, "expires", at(k.ExpiresAt), "last used", used, "instead of", k.Previous, "recipient", k.Recipient)
 		a.fields(rotationFields(text)...)
 		if k.Secret != "" {
 			a.note("The secret is shown this once. To revoke the key: quash revoke key:%s --reason TEXT", k.ID)

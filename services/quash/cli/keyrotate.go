@@ -27,7 +27,7 @@ old one; quash key rotation ID lets it end sooner or later, quash key rollback I
 all back, and quash key delete ID ends the old one at once.`,
 		Args: cobra.MaximumNArgs(1), ValidArgsFunction: a.completeIDs(keyList),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			id, err := a.keyToRotate(args, self, &body)
+			id, err := a.keyToRotate(args, self, &body.Current)
 			if err != nil {
 				return err
 			}
@@ -63,7 +63,7 @@ all back, and quash key delete ID ends the old one at once.`,
 
 // keyToRotate returns the id of the key, and puts its secret into the request where it is the
 // caller's own.
-func (a *app) keyToRotate(args []string, self bool, body *api.RotateKeyJSONRequestBody) (string, error) {
+func (a *app) keyToRotate(args []string, self bool, current *string) (string, error) {
 	if self == (len(args) == 1) {
 		return "", usage("want the id of a key, or --self for the one that you are signed in with")
 	}
@@ -77,13 +77,16 @@ func (a *app) keyToRotate(args []string, self bool, body *api.RotateKeyJSONReque
 	if who.KeyFile == "" {
 		return "", &exit{NotAllowed, errors.New("not signed in: quash login --key-file FILE, or set QUASH_KEY_FILE to a file with your API key")}
 	}
-	if body.Current, err = a.secretFrom(who.KeyFile); err != nil {
-		return "", err
+	*current, err = a.secretFrom(who.KeyFile)
+	return idOf(*current), err
+}
+
+// idOf returns the id of the key that a secret is of.
+func idOf(secret string) string {
+	if _, err := apikey.Parse(secret); err != nil {
+		return apikey.ImportedID(apikey.HashOf(secret))
 	}
-	if _, err := apikey.Parse(body.Current); err != nil {
-		return apikey.ImportedID(apikey.HashOf(body.Current)), nil
-	}
-	return apikey.ID(body.Current), nil
+	return apikey.ID(secret)
 }
 
 func (a *app) showRotated(old string, made api.Answer[api.RotatedKey]) error {
@@ -146,5 +149,15 @@ func rotationFields(text json.RawMessage) []string {
 			used += " by " + r.UsedBy
 		}
 	}
-	return []string{"rotated to", r.Next, "rotated at", at(r.BegunAt) + " by " + r.BegunBy, "good until", until, "still used", used}
+	sealed := ""
+	switch {
+	case r.Sealed && r.CollectedAt.IsZero():
+		sealed = "waits to be collected; if nobody does, this key stays"
+	case r.Sealed:
+		sealed = "collected " + at(r.CollectedAt) + " by " + r.CollectedBy
+	}
+	return []string{
+		"rotated to", r.Next, "rotated at", at(r.BegunAt) + " by " + r.BegunBy, "good until", until, "still used", used,
+		"new secret", sealed, "new one used", at(r.NextUsedAt),
+	}
 }

@@ -47,9 +47,9 @@ type scheduleFlags struct {
 	api.PreviewNewScheduleJSONRequestBody
 }
 
-func (f *scheduleFlags) add(c *cobra.Command) {
+func (f *scheduleFlags) add(a *app, c *cobra.Command) {
 	fs := c.Flags()
-	fs.StringVar(&f.Rotate, "rotate", "", "what: signing-key (required)")
+	fs.StringVar(&f.Rotate, "rotate", "", "what: signing-key, key:ID or client:ID (required)")
 	fs.StringVar(&f.Cron, "cron", "", `minute, hour, day of the month, month and day of the week, as in "0 3 * * 1"`)
 	fs.StringVar(&f.TimeZone, "time-zone", "", "of --cron, --window and --freeze, as Europe/Berlin (default UTC)")
 	fs.StringVar(&f.Every, "every", "", "an interval, as 30d or 12h")
@@ -62,7 +62,7 @@ func (f *scheduleFlags) add(c *cobra.Command) {
 	fs.StringVar(&f.Overlap, "overlap", "", "of keys and clients: how long the old one is good beside the new one")
 	fs.StringVar(&f.Reason, "reason", "", "why, for the audit (required)")
 	completed(c, "missed", completeOne("run-once", "skip"))
-	completed(c, "rotate", completeOne("signing-key"))
+	completed(c, "rotate", a.completeRotated)
 }
 
 // check wants what the API can't do without, in the words of the command line.
@@ -75,7 +75,7 @@ func (f *scheduleFlags) check() error {
 	}
 	switch {
 	case f.Rotate == "":
-		return usage("--rotate is missing: what is rotated, as signing-key")
+		return usage("--rotate is missing: what is rotated, as signing-key, key:ID or client:ID")
 	case given != 1:
 		return usage("want one of --cron, --every, --max-age and --before-expiry: %d are given", given)
 	case f.Reason == "":
@@ -88,7 +88,7 @@ func (a *app) scheduleCreateCmd() *cobra.Command {
 	var f scheduleFlags
 	var key string
 	c := &cobra.Command{
-		Use: "create NAME --rotate signing-key --cron EXPR --reason TEXT", Short: "Let something be rotated by itself", Args: cobra.ExactArgs(1),
+		Use: "create NAME --rotate {signing-key | key:ID | client:ID} --cron EXPR --reason TEXT", Short: "Let something be rotated by itself", Args: cobra.ExactArgs(1),
 		Long: `Let something be rotated by itself: at times (--cron, in --time-zone), in intervals (--every),
 at an age (--max-age), or before its end (--before-expiry). Days are written as 30d.
 
@@ -116,7 +116,7 @@ preview shows what it will do.`,
 			return a.showSchedule(made.Raw)
 		},
 	}
-	f.add(c)
+	f.add(a, c)
 	c.Flags().StringVar(&key, "idempotency-key", "", "repeat a request whose outcome is unknown (default: a new one)")
 	return c
 }
@@ -183,7 +183,7 @@ func (a *app) schedulePreviewCmd() *cobra.Command {
 			return a.print(p.Raw, func() { a.showFirings(&p.Value) })
 		},
 	}
-	f.add(c)
+	f.add(a, c)
 	c.Flags().Int64VarP(&n, "number", "n", 10, "how many firings, 100 at most")
 	return c
 }

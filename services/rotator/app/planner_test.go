@@ -33,6 +33,7 @@ type planner struct {
 type faulty struct {
 	schedule.Store
 	begin  func(context.Context, schedule.Begin) (string, error)
+	keys   func(context.Context, schedule.KeyRotation) (schedule.KeyRotated, error) // nil: there are none
 	calls  atomic.Int64
 	failAt int64
 	lost   bool
@@ -61,6 +62,13 @@ func (f *faulty) Begin(ctx context.Context, b schedule.Begin) (id string, err er
 	err = f.step(func() error { id, err = f.begin(ctx, b); return err })
 	return id, err
 }
+
+func (f *faulty) RotateKey(ctx context.Context, r schedule.KeyRotation) (out schedule.KeyRotated, err error) {
+	err = f.step(func() error { out, err = f.keys(ctx, r); return err })
+	return out, err
+}
+
+func (f *faulty) MayRotateKey(context.Context, schedule.Caller, schedule.Target) error { return nil }
 
 // allTenants: the home tenant is there, and no other ends.
 type allTenants struct{}
@@ -109,7 +117,12 @@ func plan(t testing.TB, n *enginetest.NATSServer, now func() time.Time, wrap fun
 	if wrap != nil {
 		wrap(f)
 	}
+	var keys schedule.Keys
+	if f.keys != nil {
+		keys = f
+	}
 	p.Service = schedule.New(schedule.Deps{
+		Keys:  keys,
 		Store: f, Rotations: f, Subjects: noSubjects{}, Tenants: allTenants{}, Now: now, Rand: rand.Reader, Log: logger(t),
 		Late: func(d time.Duration) {
 			for _, tell := range late {

@@ -10,7 +10,6 @@ import (
 	"github.com/quash-project/quash/services/rotator/kvstore"
 	"github.com/quash-project/quash/services/rotator/schedule"
 	"github.com/quash-project/quash/shared/metrics"
-	"github.com/quash-project/quash/shared/problem"
 	"github.com/quash-project/quash/shared/signing"
 )
 
@@ -24,7 +23,7 @@ func (s *Service) schedule(store schedule.Store, d Deps) {
 		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
 	})
 	s.plans = schedule.New(schedule.Deps{
-		Store: store, Rotations: signingKeys{s.domain}, Subjects: signingKeys{s.domain}, Tenants: tenants{s.domain, s.store},
+		Store: store, Rotations: signingKeys{s.domain}, Subjects: subjects{signingKeys{s.domain}, issuersKeys{d.NATS}}, Keys: issuersKeys{d.NATS}, Tenants: tenants{s.domain, s.store},
 		Now: d.Now, Rand: d.Rand, Log: d.Log.Named("schedule"),
 		Late: func(late time.Duration) { s.counts.late.Observe(late.Seconds()) },
 	})
@@ -48,10 +47,7 @@ func (k signingKeys) Begin(ctx context.Context, b schedule.Begin) (string, error
 }
 
 // Subject implements schedule.Subjects: a signing key is in use since it signs.
-func (k signingKeys) Subject(ctx context.Context, tenant string, t schedule.Target) (schedule.Subject, error) {
-	if t.Kind != schedule.SigningKey {
-		return schedule.Subject{}, problem.New(problem.Unavailable, "this rotator can't ask how old %s is", t.Kind)
-	}
+func (k signingKeys) Subject(ctx context.Context, tenant string, _ schedule.Target) (schedule.Subject, error) {
 	set, err := k.r.SigningKeys(ctx, tenant)
 	if err != nil {
 		return schedule.Subject{}, err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -99,6 +101,66 @@ func TestKilledBetweenAnyTwoStepsEachFiringIsOneRotation(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// The same of a key: whoever goes on asks the issuer under the same name, and notes what it said.
+func TestKilledBetweenAnyTwoStepsAKeyIsAskedForUnderOneName(t *testing.T) {
+	n, c := enginetest.NATS(t), newClock("2026-01-01T00:00:30Z")
+	var mu sync.Mutex
+	asked := map[string]schedule.KeyRotation{}
+	issuer := func(f *faulty) {
+		f.keys = func(_ context.Context, r schedule.KeyRotation) (schedule.KeyRotated, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			if before, again := asked[r.ID]; again && before != r {
+				t.Errorf("asked for %+v, and before that for %+v", r, before)
+			}
+			asked[r.ID] = r
+			return schedule.KeyRotated{Next: "next-of-" + r.ID, Until: time.UnixMilli(1_800_000_000_000), Outcome: "sealed"}, nil
+		}
+	}
+	whole, want := plan(t, n, c.now, issuer, false), 0
+	for step := int64(1); step <= 3; step++ { // claim, ask, mark
+		for _, lost := range []bool{false, true} {
+			name := fmt.Sprintf("step-%d-%t", step, lost)
+			spec := everyMinute(schedule.RunOnce)
+			spec.Rotate, spec.Overlap = "key:K", schedule.Duration(time.Hour)
+			if _, _, err := whole.Create(t.Context(), asker, name, spec); err != nil {
+				t.Fatal(err)
+			}
+			killed := plan(t, n, c.now, func(f *faulty) { issuer(f); f.failAt, f.lost = step, lost }, false)
+			enginetest.Eventually(t, "the record is seen", func() error { _, err := killed.store.Copy("default", name); return err })
+			c.move(time.Minute)
+			want++
+			_ = killed.Advance(t.Context(), "default", name)
+			enginetest.Eventually(t, name+" fires", func() error {
+				if _, err := whole.store.Copy("default", name); err != nil {
+					return err
+				}
+				err := whole.Advance(t.Context(), "default", name)
+				x, shown := whole.Show(t.Context(), "default", name)
+				if shown != nil || x.Last == nil || x.Claimed != nil || x.Last.Due != c.now().Truncate(time.Minute).UnixMilli() {
+					return fmt.Errorf("%+v, %w", x, errors.Join(err, shown))
+				}
+				if x.Last.Next == "" || x.Last.Outcome != "sealed" || x.Last.Until != 1_800_000_000_000 {
+					t.Errorf("noted: %+v", x.Last)
+				}
+				return nil
+			})
+			_ = killed.Advance(t.Context(), "default", name)
+			if _, err := whole.Delete(t.Context(), asker, name, "over", nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, r := range asked {
+		if r.Key != (schedule.Target{Kind: schedule.Key, ID: "K"}) || r.Overlap != time.Hour || r.Reason != "a test" || !strings.HasPrefix(r.Actor, "schedule:step-") {
+			t.Errorf("asked for %+v", r)
+		}
+	}
+	if len(asked) != want {
+		t.Errorf("asked under %d names, of %d firings", len(asked), want)
+	}
 }
 
 // What is claimed by one that is gone is done by another, some seconds later.

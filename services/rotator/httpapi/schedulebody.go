@@ -7,7 +7,7 @@ import (
 
 // ScheduleSpec is when what is rotated.
 type ScheduleSpec struct {
-	Rotate       string   `json:"rotate" doc:"signing-key; key:ID and client:ID where the rotator can ask the issuer"`
+	Rotate       string   `json:"rotate" doc:"signing-key; key:ID: the API key or whatever has come in its place; client:ID: the newest secret of the client"`
 	Cron         string   `json:"cron,omitempty" doc:"minute, hour, day of the month, month and day of the week, as in 0 3 * * 1, or @daily and the like. Give one of cron, every, max_age and before_expiry"`
 	TimeZone     string   `json:"time_zone,omitempty" doc:"of the IANA database, as Europe/Berlin: of cron, windows and freezes. Default: UTC"`
 	Every        string   `json:"every,omitempty" doc:"an interval from when the schedule is made, as 30d or 12h: 1m to 400d; a day is 24 hours"`
@@ -24,7 +24,7 @@ type ScheduleSpec struct {
 // scheduleBody is a ScheduleSpec with a name. It does not embed it: errors would name that too.
 type scheduleBody struct {
 	Name         string   `json:"name" doc:"1 to 63 of a-z, 0-9 and -"`
-	Rotate       string   `json:"rotate" doc:"signing-key; key:ID and client:ID where the rotator can ask the issuer"`
+	Rotate       string   `json:"rotate" doc:"signing-key; key:ID: the API key or whatever has come in its place; client:ID: the newest secret of the client"`
 	Cron         string   `json:"cron,omitempty" doc:"minute, hour, day of the month, month and day of the week, as in 0 3 * * 1, or @daily and the like. Give one of cron, every, max_age and before_expiry"`
 	TimeZone     string   `json:"time_zone,omitempty" doc:"of the IANA database, as Europe/Berlin: of cron, windows and freezes. Default: UTC"`
 	Every        string   `json:"every,omitempty" doc:"an interval from when the schedule is made, as 30d or 12h: 1m to 400d; a day is 24 hours"`

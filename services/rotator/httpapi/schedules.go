@@ -164,7 +164,7 @@ func RegisterSchedules(a *frame.API, s *schedule.Service, aead tink.AEAD) {
 	op := func(id, method, path, summary, about string, errors ...int) huma.Operation {
 		return huma.Operation{OperationID: id, Method: method, Path: "/v1/schedules" + path, Summary: summary, Description: about, Tags: []string{scheduleTag}, Errors: errors}
 	}
-	made := op("createSchedule", http.MethodPost, "", "Let something be rotated by itself", "201 when it was made, 200 when there was one that asks for the same.", http.StatusConflict)
+	made := op("createSchedule", http.MethodPost, "", "Let something be rotated by itself", "201 when it was made, 200 when there was one that asks for the same. For a key or a client it needs what rotating that by hand needs, too.", http.StatusConflict)
 	made.DefaultStatus = http.StatusCreated
 	frame.Register(a, frame.Also(made, http.StatusOK), rights.Rotate, h.create)
 	frame.Register(a, op("listSchedules", http.MethodGet, "", "List the schedules", ""), rights.RotationsRead, h.list)
@@ -187,7 +187,7 @@ const typeCalendar = "text/calendar"
 // caller is who asks; what is all that a repetition is compared by.
 func (r *Remembered) caller(ctx context.Context, op, name, match string, what any) (schedule.Caller, error) {
 	who := frame.CallerOf(ctx)
-	c := schedule.Caller{Tenant: who.Tenant, Actor: who.Actor(), RequestID: frame.RequestID(ctx), Key: r.Key}
+	c := schedule.Caller{Tenant: who.Tenant, Actor: who.Actor(), Scopes: who.Scopes, RequestID: frame.RequestID(ctx), Key: r.Key}
 	if r.Key == "" {
 		return c, nil
 	}
@@ -298,7 +298,7 @@ func (h *scheduleHandlers) previewNew(ctx context.Context, in *previewNewInput) 
 		return nil, err
 	}
 	who := frame.CallerOf(ctx)
-	p, err := h.s.PreviewOf(ctx, schedule.Caller{Tenant: who.Tenant, Actor: who.Actor()}, spec, in.N)
+	p, err := h.s.PreviewOf(ctx, schedule.Caller{Tenant: who.Tenant, Actor: who.Actor(), Scopes: who.Scopes}, spec, in.N)
 	if err != nil {
 		return nil, err
 	}

@@ -267,7 +267,7 @@ func (s *Service) rotate(ctx context.Context, x *Schedule, f *Fired) error {
 		return problem.New(problem.Unavailable, "this rotator can't rotate what an issuer keeps")
 	}
 	done, err := s.Keys.RotateKey(ctx, KeyRotation{
-		Tenant: x.Tenant, Key: t.String(), ID: id, Overlap: time.Duration(x.Overlap), Reason: x.Reason, Actor: x.Actor(),
+		Tenant: x.Tenant, Key: t, ID: id, Overlap: time.Duration(x.Overlap), Reason: x.Reason, Actor: x.Actor(),
 	})
 	if err != nil {
 		return err

@@ -74,6 +74,9 @@ func (s *Service) PreviewOf(ctx context.Context, c Caller, spec Spec, n int) (Pr
 // about asks for what is rotated, for people: where its age does not say when, it need not be
 // known.
 func (s *Service) about(ctx context.Context, x *Schedule, p *Plan) (Subject, error) {
+	if !x.aged() && p.target.Kind != SigningKey { // what a firing does says nothing of it
+		return Subject{}, nil
+	}
 	sub, err := s.Subjects.Subject(ctx, x.Tenant, p.target)
 	if err != nil && !x.aged() {
 		return Subject{}, nil
@@ -99,9 +102,9 @@ func (p *Plan) foresee(after, until time.Time, n int, sub Subject, x *Schedule) 
 func (p *Plan) does(i int, sub Subject) string {
 	switch {
 	case p.target.Kind != SigningKey && p.spec.Overlap != 0:
-		return fmt.Sprintf("a successor of %s is made; both are good for %s", p.target, p.spec.Overlap)
+		return fmt.Sprintf("a successor of %s is made, sealed to its recipient; both are good for %s", p.target, p.spec.Overlap)
 	case p.target.Kind != SigningKey:
-		return fmt.Sprintf("a successor of %s is made; both are good for as long as the issuer has it", p.target)
+		return fmt.Sprintf("a successor of %s is made, sealed to its recipient; both are good for as long as the issuer has it", p.target)
 	case i == 0 && sub.ID != "" && sub.Next != "":
 		return fmt.Sprintf("once every guard has it, signing key %s signs in the place of %s", sub.Next, sub.ID)
 	case i == 0 && sub.ID != "":

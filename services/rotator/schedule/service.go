@@ -47,7 +47,7 @@ type Rotations interface {
 // KeyRotation asks for another API key or client secret in the place of one.
 type KeyRotation struct {
 	Tenant string
-	Key    string // key:ID or client:ID
+	Key    Target // of the kind Key or Client
 	// ID names the rotation: the same is done once, and answered as the first time.
 	ID      string
 	Overlap time.Duration // 0: as the issuer has it
@@ -65,6 +65,8 @@ type KeyRotated struct {
 // Keys rotates API keys and client secrets: the issuer's, whose records they are.
 type Keys interface {
 	RotateKey(ctx context.Context, r KeyRotation) (KeyRotated, error)
+	// MayRotateKey returns nil if the caller may have something rotated by itself.
+	MayRotateKey(ctx context.Context, c Caller, t Target) error
 }
 
 // Subjects tells how old something is that is rotated by its age. One of which nothing is
@@ -124,6 +126,7 @@ func (s *Service) Stats() Stats {
 // Caller is who asks for a change.
 type Caller struct {
 	Tenant, Actor string
+	Scopes        []string // what they hold
 	RequestID     string
 	Key           string // idempotency key; empty: none
 	Digest        string // of the request, to tell it from another one under the key
@@ -178,6 +181,14 @@ func (s *Service) prepare(ctx context.Context, c Caller, name string, spec Spec)
 	}
 	if !s.Tenants.Living(c.Tenant) {
 		return x, nil, Subject{}, problem.FieldError("tenant", "there is no tenant %q", c.Tenant)
+	}
+	if plan.target.Kind != SigningKey {
+		if err := s.Keys.MayRotateKey(ctx, c, plan.target); err != nil {
+			if problem.KindOf(err) == problem.NotFound {
+				return x, nil, Subject{}, problem.FieldError("rotate", "%s", problem.From(err).Detail)
+			}
+			return x, nil, Subject{}, err
+		}
 	}
 	sub, err := s.subject(ctx, &x, plan)
 	if err != nil {

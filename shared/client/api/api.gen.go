@@ -1902,6 +1902,9 @@ type AddSecretInputBody struct {
 
 	// Reason why, for the audit
 	Reason string `json:"reason,omitempty"`
+
+	// Recipient an age X25519 recipient, age1…: to whom the secret is sealed that takes the place of this one by a schedule
+	Recipient string `json:"recipient,omitempty"`
 }
 
 // ApproveInputBody defines model for ApproveInputBody.
@@ -2129,6 +2132,15 @@ type CloseIncidentInputBody struct {
 	Reason string `json:"reason"`
 }
 
+// CollectInputBody defines model for CollectInputBody.
+type CollectInputBody struct {
+	// Current the old key's own secret, of whoever asks with a token that came from it
+	Current string `json:"current,omitempty"`
+
+	// Reason why, for the audit
+	Reason string `json:"reason,omitempty"`
+}
+
 // Commit defines model for Commit.
 type Commit struct {
 	// BreakGlass of a revocation or hold: cut at once where a second person would have to agree. It is loud: in the receipt, the audit, the log and the metrics
@@ -2247,6 +2259,9 @@ type CreateClientInputBody struct {
 	// Reason why, for the audit
 	Reason string `json:"reason,omitempty"`
 
+	// Recipient an age X25519 recipient, age1…: to whom the secret is sealed that takes the place of this one by a schedule
+	Recipient string `json:"recipient,omitempty"`
+
 	// Roles by name; each becomes a binding
 	Roles  []string `json:"roles,omitempty"`
 	Scopes []string `json:"scopes,omitempty"`
@@ -2289,6 +2304,9 @@ type CreateKeyInputBody struct {
 
 	// Reason why, for the audit
 	Reason string `json:"reason,omitempty"`
+
+	// Recipient an age X25519 recipient, age1…: to whom the secret is sealed that takes the place of this one by a schedule
+	Recipient string `json:"recipient,omitempty"`
 
 	// Roles by name
 	Roles  []string `json:"roles,omitempty"`
@@ -2415,6 +2433,27 @@ type Decision struct {
 
 	// Target the target that hits
 	Target string `json:"target,omitempty"`
+}
+
+// Delivery defines model for Delivery.
+type Delivery struct {
+	CollectedAt time.Time `json:"collected_at,omitzero"`
+	CollectedBy string    `json:"collected_by"`
+
+	// ID the key whose secret it is
+	ID string `json:"id"`
+
+	// Previous the key whose place it takes
+	Previous string `json:"previous"`
+
+	// Recipient to whom it is sealed, as age1…
+	Recipient string `json:"recipient"`
+
+	// Sealed age, armored (age-encryption.org/v1). Inside is JSON with tenant, id, secret, previous and until: hold the first two and previous against what you asked for
+	Sealed string `json:"sealed"`
+
+	// Until when the old key ends
+	Until time.Time `json:"until,omitzero"`
 }
 
 // DenyInputBody defines model for DenyInputBody.
@@ -2880,8 +2919,11 @@ type Key struct {
 	Previous string `json:"previous,omitempty"`
 
 	// RateLimit exchanges a minute, of each replica of the issuer
-	RateLimit int64        `json:"rate_limit,omitempty"`
-	Reason    string       `json:"reason,omitempty"`
+	RateLimit int64  `json:"rate_limit,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+
+	// Recipient to whom the secret is sealed that takes the place of this one by a schedule, as age1…
+	Recipient string       `json:"recipient,omitempty"`
 	Roles     []string     `json:"roles"`
 	Rotation  *KeyRotation `json:"rotation,omitempty"`
 	Scopes    []string     `json:"scopes"`
@@ -2904,11 +2946,21 @@ type KeyRotation struct {
 	BegunAt time.Time `json:"begun_at,omitzero"`
 	BegunBy string    `json:"begun_by"`
 
+	// CollectedAt when it was collected
+	CollectedAt time.Time `json:"collected_at,omitempty,omitzero"`
+	CollectedBy string    `json:"collected_by,omitempty"`
+
 	// Emergency the old key ended at once
 	Emergency bool `json:"emergency,omitempty"`
 
 	// Next the key that takes its place
 	Next string `json:"next"`
+
+	// NextUsedAt when the new key was used last, to the minute: once it was, the rotation is confirmed
+	NextUsedAt time.Time `json:"next_used_at,omitempty,omitzero"`
+
+	// Sealed the new secret is sealed to the key's recipient, who collects it by POST /v1/keys/{id}/delivery; what is not collected until then is taken back, and the old key stays
+	Sealed bool `json:"sealed,omitempty"`
 
 	// Until from then on the old key, and every token that came from it, is refused
 	Until time.Time `json:"until,omitzero"`
@@ -3150,8 +3202,11 @@ type NewKey struct {
 	Previous string `json:"previous,omitempty"`
 
 	// RateLimit exchanges a minute, of each replica of the issuer
-	RateLimit int64        `json:"rate_limit,omitempty"`
-	Reason    string       `json:"reason,omitempty"`
+	RateLimit int64  `json:"rate_limit,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+
+	// Recipient to whom the secret is sealed that takes the place of this one by a schedule, as age1…
+	Recipient string       `json:"recipient,omitempty"`
 	Roles     []string     `json:"roles"`
 	Rotation  *KeyRotation `json:"rotation,omitempty"`
 	Scopes    []string     `json:"scopes"`
@@ -3731,8 +3786,11 @@ type RotatedKey struct {
 	Previous string `json:"previous,omitempty"`
 
 	// RateLimit exchanges a minute, of each replica of the issuer
-	RateLimit int64        `json:"rate_limit,omitempty"`
-	Reason    string       `json:"reason,omitempty"`
+	RateLimit int64  `json:"rate_limit,omitempty"`
+	Reason    string `json:"reason,omitempty"`
+
+	// Recipient to whom the secret is sealed that takes the place of this one by a schedule, as age1…
+	Recipient string       `json:"recipient,omitempty"`
 	Roles     []string     `json:"roles"`
 	Rotation  *KeyRotation `json:"rotation,omitempty"`
 	Scopes    []string     `json:"scopes"`
@@ -3931,7 +3989,7 @@ type ScheduleBody struct {
 	// Reason why, for the audit: of each rotation too
 	Reason string `json:"reason"`
 
-	// Rotate signing-key; key:ID and client:ID where the rotator can ask the issuer
+	// Rotate signing-key; key:ID: the API key or whatever has come in its place; client:ID: the newest secret of the client
 	Rotate string `json:"rotate"`
 
 	// TimeZone of the IANA database, as Europe/Berlin: of cron, windows and freezes. Default: UTC
@@ -3987,7 +4045,7 @@ type ScheduleSpec struct {
 	// Reason why, for the audit: of each rotation too
 	Reason string `json:"reason"`
 
-	// Rotate signing-key; key:ID and client:ID where the rotator can ask the issuer
+	// Rotate signing-key; key:ID: the API key or whatever has come in its place; client:ID: the newest secret of the client
 	Rotate string `json:"rotate"`
 
 	// TimeZone of the IANA database, as Europe/Berlin: of cron, windows and freezes. Default: UTC
@@ -4003,6 +4061,18 @@ type SetLimitsInputBody struct {
 
 	// Reason why, for the audit
 	Reason string `json:"reason,omitempty"`
+}
+
+// SetRecipientInputBody defines model for SetRecipientInputBody.
+type SetRecipientInputBody struct {
+	// Current the key's own secret, of whoever asks with a token that came from it
+	Current string `json:"current,omitempty"`
+
+	// Reason why, for the audit
+	Reason string `json:"reason,omitempty"`
+
+	// Recipient an age X25519 recipient, age1…; empty: nobody any more
+	Recipient string `json:"recipient"`
 }
 
 // SetRoleInputBody defines model for SetRoleInputBody.
@@ -4800,11 +4870,17 @@ type CreateKeyJSONRequestBody = CreateKeyInputBody
 // ImportKeysJSONRequestBody defines body for ImportKeys for application/json ContentType.
 type ImportKeysJSONRequestBody = ImportKeysInputBody
 
+// CollectKeyJSONRequestBody defines body for CollectKey for application/json ContentType.
+type CollectKeyJSONRequestBody = CollectInputBody
+
 // DisableKeyJSONRequestBody defines body for DisableKey for application/json ContentType.
 type DisableKeyJSONRequestBody = ReasonBody
 
 // EnableKeyJSONRequestBody defines body for EnableKey for application/json ContentType.
 type EnableKeyJSONRequestBody = ReasonBody
+
+// SetKeyRecipientJSONRequestBody defines body for SetKeyRecipient for application/json ContentType.
+type SetKeyRecipientJSONRequestBody = SetRecipientInputBody
 
 // RenewKeyJSONRequestBody defines body for RenewKey for application/json ContentType.
 type RenewKeyJSONRequestBody = ReasonBody
@@ -5286,6 +5362,28 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/keys/{id} (the `GetKey` operationId).
 	GetKey(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CollectKeyWithBody Collect the sealed secret of the key that takes the place of one
+	//
+	// Of an API key it needs the scope `quash:keys:write`, of a client secret `quash:clients:write`; or a token that came from the key itself, with its secret as current. It is given out once, and again to the same request with its Idempotency-Key. Not collected until the overlap ends, the rotation is taken back.
+	//
+	// Needs a good access token; what it has to have besides, the operation decides.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/keys/{id}/delivery (the `CollectKey` operationId).
+	CollectKeyWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CollectKey Collect the sealed secret of the key that takes the place of one
+	//
+	// Of an API key it needs the scope `quash:keys:write`, of a client secret `quash:clients:write`; or a token that came from the key itself, with its secret as current. It is given out once, and again to the same request with its Idempotency-Key. Not collected until the overlap ends, the rotation is taken back.
+	//
+	// Needs a good access token; what it has to have besides, the operation decides.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/keys/{id}/delivery (the `CollectKey` operationId).
+	CollectKey(ctx context.Context, id string, body CollectKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// DisableKeyWithBody Refuse a key and every token that came from it until it is enabled
 	//
 	// Needs the scope `quash:keys:write`, which the fixed roles admin, operator have.
@@ -5321,6 +5419,28 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /v1/keys/{id}/enable (the `EnableKey` operationId).
 	EnableKey(ctx context.Context, id string, body EnableKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetKeyRecipientWithBody Register to whom the secret is sealed that takes the place of a key's by a schedule
+	//
+	// Of an API key it needs the scope `quash:keys:write`, of a client secret `quash:clients:write`; or a token that came from the key itself, with its secret as current, where policy allows that keys rotate themselves. Whoever opens what is sealed has the next secret.
+	//
+	// Needs a good access token; what it has to have besides, the operation decides.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /v1/keys/{id}/recipient (the `SetKeyRecipient` operationId).
+	SetKeyRecipientWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetKeyRecipient Register to whom the secret is sealed that takes the place of a key's by a schedule
+	//
+	// Of an API key it needs the scope `quash:keys:write`, of a client secret `quash:clients:write`; or a token that came from the key itself, with its secret as current, where policy allows that keys rotate themselves. Whoever opens what is sealed has the next secret.
+	//
+	// Needs a good access token; what it has to have besides, the operation decides.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /v1/keys/{id}/recipient (the `SetKeyRecipient` operationId).
+	SetKeyRecipient(ctx context.Context, id string, body SetKeyRecipientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RenewKeyWithBody Make a key count as new: what cut it so far does so no more
 	//
@@ -5691,7 +5811,7 @@ type ClientInterface interface {
 
 	// CreateScheduleWithBody Let something be rotated by itself
 	//
-	// 201 when it was made, 200 when there was one that asks for the same.
+	// 201 when it was made, 200 when there was one that asks for the same. For a key or a client it needs what rotating that by hand needs, too.
 	//
 	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
 	//
@@ -5702,7 +5822,7 @@ type ClientInterface interface {
 
 	// CreateSchedule Let something be rotated by itself
 	//
-	// 201 when it was made, 200 when there was one that asks for the same.
+	// 201 when it was made, 200 when there was one that asks for the same. For a key or a client it needs what rotating that by hand needs, too.
 	//
 	// Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
 	//
@@ -6700,6 +6820,48 @@ func (c *Requests) GetKey(ctx context.Context, id string, reqEditors ...RequestE
 	return c.Client.Do(req)
 }
 
+// CollectKeyWithBody Collect the sealed secret of the key that takes the place of one
+//
+// Of an API key it needs the scope `quash:keys:write`, of a client secret `quash:clients:write`; or a token that came from the key itself, with its secret as current. It is given out once, and again to the same request with its Idempotency-Key. Not collected until the overlap ends, the rotation is taken back.
+//
+// Needs a good access token; what it has to have besides, the operation decides.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/keys/{id}/delivery (the `CollectKey` operationId).
+func (c *Requests) CollectKeyWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCollectKeyRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CollectKey Collect the sealed secret of the key that takes the place of one
+//
+// Of an API key it needs the scope `quash:keys:write`, of a client secret `quash:clients:write`; or a token that came from the key itself, with its secret as current. It is given out once, and again to the same request with its Idempotency-Key. Not collected until the overlap ends, the rotation is taken back.
+//
+// Needs a good access token; what it has to have besides, the operation decides.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/keys/{id}/delivery (the `CollectKey` operationId).
+func (c *Requests) CollectKey(ctx context.Context, id string, body CollectKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCollectKeyRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // DisableKeyWithBody Refuse a key and every token that came from it until it is enabled
 //
 // Needs the scope `quash:keys:write`, which the fixed roles admin, operator have.
@@ -6766,6 +6928,48 @@ func (c *Requests) EnableKeyWithBody(ctx context.Context, id string, contentType
 // Corresponds with POST /v1/keys/{id}/enable (the `EnableKey` operationId).
 func (c *Requests) EnableKey(ctx context.Context, id string, body EnableKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEnableKeyRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetKeyRecipientWithBody Register to whom the secret is sealed that takes the place of a key's by a schedule
+//
+// Of an API key it needs the scope `quash:keys:write`, of a client secret `quash:clients:write`; or a token that came from the key itself, with its secret as current, where policy allows that keys rotate themselves. Whoever opens what is sealed has the next secret.
+//
+// Needs a good access token; what it has to have besides, the operation decides.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /v1/keys/{id}/recipient (the `SetKeyRecipient` operationId).
+func (c *Requests) SetKeyRecipientWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetKeyRecipientRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetKeyRecipient Register to whom the secret is sealed that takes the place of a key's by a schedule
+//
+// Of an API key it needs the scope `quash:keys:write`, of a client secret `quash:clients:write`; or a token that came from the key itself, with its secret as current, where policy allows that keys rotate themselves. Whoever opens what is sealed has the next secret.
+//
+// Needs a good access token; what it has to have besides, the operation decides.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /v1/keys/{id}/recipient (the `SetKeyRecipient` operationId).
+func (c *Requests) SetKeyRecipient(ctx context.Context, id string, body SetKeyRecipientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetKeyRecipientRequest(c.Server, id, body)
 	if err != nil {
 		return nil, err
 	}
@@ -7575,7 +7779,7 @@ func (c *Requests) ListSchedules(ctx context.Context, params *ListSchedulesParam
 
 // CreateScheduleWithBody Let something be rotated by itself
 //
-// 201 when it was made, 200 when there was one that asks for the same.
+// 201 when it was made, 200 when there was one that asks for the same. For a key or a client it needs what rotating that by hand needs, too.
 //
 // Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
 //
@@ -7596,7 +7800,7 @@ func (c *Requests) CreateScheduleWithBody(ctx context.Context, contentType strin
 
 // CreateSchedule Let something be rotated by itself
 //
-// 201 when it was made, 200 when there was one that asks for the same.
+// 201 when it was made, 200 when there was one that asks for the same. For a key or a client it needs what rotating that by hand needs, too.
 //
 // Needs the scope `quash:rotate`, which the fixed roles admin, scheduler, operator have.
 //
@@ -9971,6 +10175,53 @@ func NewGetKeyRequest(server string, id string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewCollectKeyRequest calls the generic CollectKey builder with application/json body
+func NewCollectKeyRequest(server string, id string, body CollectKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCollectKeyRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewCollectKeyRequestWithBody constructs an http.Request for the CollectKey method, with any body, and a specified content type
+func NewCollectKeyRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/keys/%s/delivery", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewDisableKeyRequest calls the generic DisableKey builder with application/json body
 func NewDisableKeyRequest(server string, id string, body DisableKeyJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -10056,6 +10307,53 @@ func NewEnableKeyRequestWithBody(server string, id string, contentType string, b
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSetKeyRecipientRequest calls the generic SetKeyRecipient builder with application/json body
+func NewSetKeyRecipientRequest(server string, id string, body SetKeyRecipientJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetKeyRecipientRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewSetKeyRecipientRequestWithBody constructs an http.Request for the SetKeyRecipient method, with any body, and a specified content type
+func NewSetKeyRecipientRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/keys/%s/recipient", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -12920,6 +13218,11 @@ func (c Calls) GetKey(ctx context.Context, id string, editors ...RequestEditorFn
 	return read[Key](c.Requests.GetKey(ctx, id, editors...))
 }
 
+// CollectKey: Collect the sealed secret of the key that takes the place of one
+func (c Calls) CollectKey(ctx context.Context, id string, body CollectKeyJSONRequestBody, editors ...RequestEditorFn) (Answer[Delivery], error) {
+	return read[Delivery](c.Requests.CollectKey(ctx, id, body, editors...))
+}
+
 // DisableKey: Refuse a key and every token that came from it until it is enabled
 func (c Calls) DisableKey(ctx context.Context, id string, body DisableKeyJSONRequestBody, editors ...RequestEditorFn) (Answer[Ended], error) {
 	return read[Ended](c.Requests.DisableKey(ctx, id, body, editors...))
@@ -12928,6 +13231,11 @@ func (c Calls) DisableKey(ctx context.Context, id string, body DisableKeyJSONReq
 // EnableKey: Take a key again that was disabled; what somebody else holds stays held
 func (c Calls) EnableKey(ctx context.Context, id string, body EnableKeyJSONRequestBody, editors ...RequestEditorFn) (Answer[Ended], error) {
 	return read[Ended](c.Requests.EnableKey(ctx, id, body, editors...))
+}
+
+// SetKeyRecipient: Register to whom the secret is sealed that takes the place of a key's by a schedule
+func (c Calls) SetKeyRecipient(ctx context.Context, id string, body SetKeyRecipientJSONRequestBody, editors ...RequestEditorFn) (Answer[Key], error) {
+	return read[Key](c.Requests.SetKeyRecipient(ctx, id, body, editors...))
 }
 
 // RenewKey: Make a key count as new: what cut it so far does so no more

@@ -88,7 +88,7 @@ func readers() map[string]reader {
 // issuersRecords are read by the issuer's record store, whose rows are its own; its events by
 // nobody here.
 const (
-	issuersRecords = "key client role binding tenant principal use"
+	issuersRecords = "key client role binding tenant principal use delivery"
 	issuersEvents  = "issuer-event.json"
 )
 

@@ -49,6 +49,10 @@ const (
 	// control-reader, and the broker lets nobody else. The rotator may tell of what has leaked.
 	RecordsIssuer = "quash.records.issuer." // + operation
 
+	// Requests of the rotator about keys and client secrets, which the issuer keeps; the broker lets
+	// nobody else ask.
+	KeysIssuer = "quash.keys.issuer." // + operation
+
 	// What the issuer tells of by itself, to whoever listens: CloudEvents in JSON.
 	EventAll    = "quash.event.>"
 	EventIssuer = "quash.event.issuer." // + tenant + "." + what happened
