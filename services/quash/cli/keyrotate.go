@@ -158,6 +158,6 @@ func rotationFields(text json.RawMessage) []string {
 	}
 	return []string{
 		"rotated to", r.Next, "rotated at", at(r.BegunAt) + " by " + r.BegunBy, "good until", until, "still used", used,
-		"new secret", sealed, "new one used", at(r.NextUsedAt),
+		"new secret", sealed, "next used", at(r.NextUsedAt),
 	}
 }
