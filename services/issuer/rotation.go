@@ -110,10 +110,17 @@ func (s *Service) RollBack(ctx context.Context, c Caller, id, reason string, onl
 	if _, err := s.givesKey(ctx, c, "id", &k, k.Expires); err != nil {
 		return Ended{}, err
 	}
+	seen := ""
+	if k.Rotation != nil {
+		seen = k.Rotation.Next
+	}
 	roll := func(ctx context.Context) (Ended, error) {
 		return s.takeBack(ctx, c, &k, backRolled, reason, append([]If[Key]{func(k Key) error {
 			if k.Rotation != nil && k.Rotation.Back != nil {
 				return nil
+			}
+			if k.Rotation != nil && k.Rotation.Next != seen { // whether that may go was not looked at
+				return problem.New(problem.Conflict, "the key was rotated meanwhile; look at it again")
 			}
 			return s.inOverlap(&k)
 		}}, only...)...)

@@ -68,7 +68,7 @@ func newExchanger(g *Guard, iss *issuer, cfg Exchange) (*exchanger, error) {
 		x.cfg.Cache = defaultCache
 	}
 	var err error
-	// Apart, so that whoever has one bound key and many addresses puts out nobody else's.
+	// Apart, so that whoever has one bound key and many addresses puts out no unbound one's.
 	near := max(1, x.cfg.Cache/nearShare)
 	if x.tokens, err = tokenCache(max(1, x.cfg.Cache-near)); err != nil {
 		return nil, err
@@ -153,7 +153,7 @@ func (x *exchanger) token(ctx context.Context, key string, req *Requirement) (*e
 	for {
 		f := x.start(u, now)
 		if f == nil {
-			return nil, decided(unable(CheckExchange, "the guard is not running, or too many API keys are being exchanged"))
+			return nil, decided(unable(CheckExchange, "the guard is not running, or too many API keys, or this one from too many addresses, are being exchanged"))
 		}
 		select {
 		case <-f.done:
@@ -227,7 +227,11 @@ func (x *exchanger) start(u use, now time.Time) *flight {
 	if f := x.landed(&u, now); f != nil { // between the look at what is kept and here
 		return f
 	}
-	if x.ctx == nil || len(x.flights) >= maxFlights || x.busy[u.any] >= maxOfKey {
+	if x.ctx == nil || len(x.flights) >= maxFlights {
+		return nil
+	}
+	// Whoever had a token there before is not kept out by those who try the key elsewhere.
+	if _, before := x.near.GetIfPresent(u.here); x.busy[u.any] >= maxOfKey && !before {
 		return nil
 	}
 	f := &flight{done: make(chan struct{}), from: u.from}

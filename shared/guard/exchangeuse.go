@@ -2,6 +2,7 @@ package guard
 
 import (
 	"crypto/sha256"
+	"net/http"
 	"net/netip"
 	"strings"
 	"sync/atomic"
@@ -59,8 +60,18 @@ func (u *use) lane() keyHash {
 // come fills in from where the key comes: not before that is needed, since a key that is
 // bound to no network does not ask for it.
 func (u *use) come(req *Requirement) {
-	u.from = req.caller().Unmap().WithZone("")
+	u.from = req.bringer().Unmap().WithZone("")
 	u.here = u.any.from(u.from)
+}
+
+// bringer returns from where a key comes: the caller, or the zero Addr where the request says
+// that it was forwarded, and the guard was not told by whom that may be said. Then the peer is
+// a proxy, from which all the world comes.
+func (req *Requirement) bringer() netip.Addr {
+	if r, ok := req.Request.(*http.Request); ok && req.From == nil && (r.Header.Get("X-Forwarded-For") != "" || r.Header.Get("Forwarded") != "") {
+		return netip.Addr{}
+	}
+	return req.caller()
 }
 
 // kept returns the token that is kept for a key and the address from which it comes.

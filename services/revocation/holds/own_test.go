@@ -2,11 +2,13 @@ package holds
 
 import (
 	"crypto/rand"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/quash-project/quash/shared/commit"
+	"github.com/quash-project/quash/shared/guard/wire"
 	"github.com/quash-project/quash/shared/problem"
 )
 
@@ -120,6 +122,24 @@ func TestHoldThatIsOverIsNobodys(t *testing.T) {
 	}
 	if w.log.View().Blocked(parse(t, "key:k").Key()) {
 		t.Error("it is still held")
+	}
+}
+
+// TestHoldThatIsToBecomeARevocationIsReleasedByNoOther: not even in the moment between its end
+// and the revocation.
+func TestHoldThatIsToBecomeARevocationIsReleasedByNoOther(t *testing.T) {
+	w := newWorld(t)
+	w.replica()
+	for i := range 20 {
+		target := fmt.Sprint("key:k", i)
+		if _, err := w.ask("caller:responder", rand.Text(), commit.Hold, target, func(r *commit.Request) { r.ForMS, r.Then = 20, wire.ThenRevoke }); err != nil {
+			t.Fatal(err)
+		}
+		for !w.log.View().State(parse(t, target).Key()).Ended {
+			if _, err := w.ask("issuer", rand.Text(), commit.Release, target); err == nil {
+				t.Fatalf("%s was released", target)
+			}
+		}
 	}
 }
 

@@ -45,7 +45,8 @@ func (l *Ledger) ownHold(ctx context.Context, p *plan) (newest revoke.Stamp, non
 	now := l.cfg.Now().UnixMilli()
 	for _, h := range live {
 		newest = newest.Max(h.First)
-		if end := h.Copy.Message.HoldEnd; end != 0 && end <= now {
+		m := h.Copy.Message
+		if m.HoldEnd != 0 && m.HoldEnd <= now && m.Then != wire.ThenRevoke {
 			continue // it would have ended by itself, if no other went on
 		}
 		switch ev, err := l.EventAt(ctx, h.Copy); {
@@ -62,6 +63,6 @@ func (l *Ledger) ownHold(ctx context.Context, p *plan) (newest revoke.Stamp, non
 }
 
 func heldByOthers(t revoke.Target) error {
-	return problem.New(problem.Conflict, "%s is held by a responder, an incident or what else is not of the service that was asked; nothing was released. "+
+	return problem.New(problem.Conflict, "%s is held by a responder, an incident or what else is not of the service that was asked, or was committed again after the log went back; nothing was released. "+
 		"Who may release it does so by: quash release %s", t, t)
 }
